@@ -216,7 +216,7 @@ fn mirrors_header() {
 #[test]
 fn flags_of_a_group_are_distinct_bits() {
     let facts = header_by_cc();
-    for (group, bits) in [("TRAMPFD_POLICY_", 2), ("TRAMPFD_FEATURE_", 2)] {
+    for group in ["TRAMPFD_POLICY_", "TRAMPFD_FEATURE_"] {
         let values: Vec<u64> = facts
             .iter()
             .filter(|(name, _)| name.starts_with(group))
@@ -227,9 +227,9 @@ fn flags_of_a_group_are_distinct_bits() {
             "{group} {values:?}"
         );
         assert_eq!(
-            values.iter().fold(0, |all, bit| all | bit).count_ones(),
-            bits,
-            "{group}"
+            values.iter().fold(0, |all, bit| all | bit).count_ones() as usize,
+            values.len(),
+            "{group} {values:?}"
         );
     }
 }
