@@ -51,14 +51,18 @@ const UNSAFE: &[&str] = &[
     "trampolines/src/arch/",
     "trampolines/src/entry.rs",
     "trampolines/src/table.rs",
+    "userspace/trampfd/src/backend/ioctl.rs",
+    "userspace/trampfd/src/backend/kernel.rs",
     "userspace/trampfd/src/backend/text.rs",
     "userspace/trampfd/src/call.rs",
+    "userspace/trampfd/src/closure.rs",
     "userspace/trampfd/src/fork.rs",
     "userspace/trampfd/src/objects.rs",
     "userspace/trampfd/src/signature.rs",
     "userspace/trampfd/src/slots.rs",
     "userspace/trampfd/src/sys.rs",
     "userspace/trampfd/src/unwind.rs",
+    "vm-tests/init/src/sys.rs",
     "vm-tests/runner/src/process.rs",
 ];
 

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::mem::{offset_of, size_of, size_of_val};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use trampfd_sys as sys;
 use trampfd_sys::*;
@@ -144,8 +145,14 @@ fn folder(name: &str) -> std::path::PathBuf {
     folder
 }
 
-/// What the C compiler says about everything that the header declares.
-fn header_by_cc() -> Facts {
+/// What the C compiler says about everything that the header declares, asked once: tests run
+/// side by side, and the program has one place.
+fn header_by_cc() -> &'static Facts {
+    static FACTS: LazyLock<Facts> = LazyLock::new(ask_cc);
+    &FACTS
+}
+
+fn ask_cc() -> Facts {
     let declared = declared(HEADER);
     let mut c = String::from(
         "#include <stddef.h>\n#include <stdio.h>\n#include <linux/trampfd.h>\n\
@@ -195,7 +202,7 @@ fn header_by_cc() -> Facts {
 
 #[test]
 fn mirrors_header() {
-    let (c, rust) = (header_by_cc(), mirror());
+    let (c, rust) = (header_by_cc(), &mirror());
     let names: BTreeSet<&String> = c.keys().chain(rust.keys()).collect();
     let differences: Vec<String> = names
         .into_iter()
