@@ -1,0 +1,31 @@
+//! The architecture that is compiled for. Each file exports the same names:
+//!
+//! | name | what |
+//! |---|---|
+//! | `INT_REGS`, `FLOAT_REGS` | argument registers: DWARF numbers in order; how many |
+//! | `CHAIN_REG` | static chain register |
+//! | `TABLES`, `static_table` | tables: one for each of `INT_REGS`, then the static chain's |
+//! | `TABLE_SLOTS`, `TABLE_ALIGN`, `SLOT_STRIDE` | geometry of a table |
+//! | `place` | where the calling convention puts each argument |
+//! | `Frame`, `entry` | the entry for signatures that use all of `INT_REGS` |
+//! | `freed` | the entry that a freed slot jumps to |
+//! | `eh_frame` | unwind information for stubs at another address |
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::*;
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("trampfd has no static text for this architecture yet: x86_64 only");
+
+/// Where one argument of a C call is found by the callee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The integer argument register of this index.
+    Int(usize),
+    /// The floating-point argument register of this index.
+    Float(usize),
+    /// The stack argument of this index, in words of 8 bytes from the first.
+    Stack(usize),
+}

@@ -1,0 +1,267 @@
+//! x86-64, System V psABI.
+//!
+//! A stub and its slot, 32 bytes each, D bytes apart:
+//!
+//! ```text
+//!  stub + 0   f3 0f 1e fa            endbr64              landing pad for indirect calls
+//!  stub + 4   48 8b mm dd dd dd dd   mov  D(slot), %R     R <- slot.data
+//!  stub + 11  ff 25 dd dd dd dd      jmp *D+8(slot)       to slot.code
+//!  stub + 17  0f 0b                  ud2                  nothing falls through
+//!  stub + 19  13 bytes of padding
+//!
+//!  slot + 0   data    slot + 8   code    slot + 16   16 bytes for the captured value
+//! ```
+//!
+//! The stub touches neither the stack nor a register other than R, so that the frame at each of
+//! its instructions is the frame at entry: CFA = rsp + 8, return address at CFA - 8.
+//!
+//! What the entry makes of the stack. It is entered by a stub with the data pointer in r10, the
+//! integer arguments in rdi, rsi, rdx, rcx, r8, r9, the floating-point ones in xmm0 to xmm7:
+//!
+//! ```text
+//!            │ stack argument 1          │ rbp + 24
+//!            │ stack argument 0          │ rbp + 16   Frame::stack_word(0)
+//!    CFA ──► ├───────────────────────────┤
+//!            │ return address            │ rbp + 8
+//!            │ rbp of the caller         │ rbp        DW_CFA_offset(rbp, -16)
+//!            │ r9: the last int register │ rbp - 8    Frame::last_int
+//!    rsp ──► │ r10: the data pointer     │ rbp - 16   Frame::data      16-byte aligned
+//!            └───────────────────────────┘
+//! ```
+//!
+//! The callee gets rsp in r9 and everything else untouched.
+
+use core::arch::naked_asm;
+use core::cell::UnsafeCell;
+
+use crate::arch::Place;
+use crate::entry::{Framed, Freed};
+use crate::table::{Slot, StaticTable};
+
+/// Integer argument registers in order: rdi, rsi, rdx, rcx, r8, r9, as DWARF numbers.
+pub const INT_REGS: [u16; 6] = [5, 4, 1, 2, 8, 9];
+/// Number of floating-point argument registers (xmm0 to xmm7).
+pub const FLOAT_REGS: usize = 8;
+/// The static chain register, r10, as DWARF number.
+pub const CHAIN_REG: u16 = 10;
+
+/// Bytes from one stub to the next, and from one slot to the next.
+pub const SLOT_STRIDE: usize = 32;
+/// Stubs of one static table: 64 KiB of text for each register in use.
+pub const TABLE_SLOTS: usize = 2048;
+/// Alignment of a table's text and of its slots: the page.
+pub const TABLE_ALIGN: usize = 4096;
+/// Number of static tables: one for each integer argument register, and the static chain's.
+pub const TABLES: usize = INT_REGS.len() + 1;
+
+/// Where the psABI (section 3.2.3) puts argument `n`, `float[i]` saying whether argument `i` is
+/// a float or double; all others are INTEGER of at most 8 bytes.
+pub const fn place(float: &[bool], n: usize) -> Place {
+    let (mut ints, mut floats, mut stack) = (0, 0, 0);
+    let mut i = 0;
+    loop {
+        let place = if float[i] && floats < FLOAT_REGS {
+            floats += 1;
+            Place::Float(floats - 1)
+        } else if !float[i] && ints < INT_REGS.len() {
+            ints += 1;
+            Place::Int(ints - 1)
+        } else {
+            stack += 1;
+            Place::Stack(stack - 1)
+        };
+        if i == n {
+            return place;
+        }
+        i += 1;
+    }
+}
+
+/// What [`entry`] leaves on the stack for its callee; drawn at the head of this file.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Frame {
+    /// The data pointer that the stub loaded.
+    pub data: usize,
+    /// What the caller passed in the last integer argument register.
+    pub last_int: u64,
+    frame_pointer: usize,
+    return_address: usize,
+}
+
+impl Frame {
+    /// Stack argument `n`, counted in words of 8 bytes.
+    ///
+    /// # Safety
+    ///
+    /// `frame` comes from [`entry`], which is still running, and the C signature has more than
+    /// `n` words of stack arguments.
+    #[inline(always)]
+    pub unsafe fn stack_word(frame: *const Frame, n: usize) -> u64 {
+        // SAFETY: the caller's stack arguments follow the return address.
+        unsafe { frame.add(1).cast::<u64>().add(n).read() }
+    }
+}
+
+/// The entry that a stub of the static chain register jumps to: calls [`Framed::shim`] of `T`.
+///
+/// # Safety
+///
+/// It is no C function: only a stub that loads r10 may jump here.
+#[unsafe(naked)]
+pub unsafe extern "C" fn entry<T: Framed>() {
+    naked_asm!(
+        ".cfi_startproc",
+        "endbr64",
+        "push %rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset %rbp, -16",
+        "mov %rsp, %rbp",
+        ".cfi_def_cfa_register %rbp",
+        "push %r9",
+        "push %r10",
+        "mov %rsp, %r9",
+        "call {shim}",
+        "leave",
+        ".cfi_def_cfa %rsp, 8",
+        "ret",
+        ".cfi_endproc",
+        shim = sym T::shim,
+        options(att_syntax)
+    )
+}
+
+/// Slots of a static table.
+#[repr(C, align(4096))]
+struct Slots(UnsafeCell<[u8; TABLE_SLOTS * SLOT_STRIDE]>);
+
+// SAFETY: only its address is used; see `StaticTable`.
+unsafe impl Sync for Slots {}
+
+/// One register: its table, its slots, and the entry of its freed slots. Numeric labels only,
+/// so that two versions of this crate can be linked into one program.
+macro_rules! register {
+    ($table:ident, $name:literal, $dwarf:literal, $stubs:ident, $slots:ident, $freed:ident) => {
+        static $slots: Slots = Slots(UnsafeCell::new([0; TABLE_SLOTS * SLOT_STRIDE]));
+
+        static $table: StaticTable =
+            StaticTable { reg: $dwarf, text: $stubs, slots: (&raw const $slots).cast::<Slot>() };
+
+        #[unsafe(naked)]
+        extern "C" fn $stubs() {
+            naked_asm!(
+                ".balign {align}",
+                ".cfi_startproc",
+                "1:",
+                ".rept {count}",
+                ".balign {stride}, 0xcc",
+                "2:",
+                "endbr64",
+                concat!("mov {slots} + (2b - 1b)(%rip), %", $name),
+                "jmp *{slots} + (2b - 1b) + 8(%rip)",
+                "ud2",
+                ".endr",
+                ".balign {align}, 0xcc",
+                ".cfi_endproc",
+                align = const TABLE_ALIGN,
+                count = const TABLE_SLOTS,
+                stride = const SLOT_STRIDE,
+                slots = sym $slots,
+                options(att_syntax)
+            )
+        }
+
+        #[unsafe(naked)]
+        extern "C" fn $freed<T: Freed>() {
+            // The stub loaded its own address. It is kept over the call, for whoever handles
+            // the SIGILL.
+            naked_asm!(
+                ".cfi_startproc",
+                "endbr64",
+                concat!("push %", $name),
+                ".cfi_def_cfa_offset 16",
+                concat!("mov %", $name, ", %rdi"),
+                "call {freed}",
+                concat!("pop %", $name),
+                ".cfi_def_cfa_offset 8",
+                "ud2",
+                ".cfi_endproc",
+                freed = sym T::freed,
+                options(att_syntax)
+            )
+        }
+    };
+}
+
+register!(RDI, "rdi", 5, stubs_rdi, SLOTS_RDI, freed_rdi);
+register!(RSI, "rsi", 4, stubs_rsi, SLOTS_RSI, freed_rsi);
+register!(RDX, "rdx", 1, stubs_rdx, SLOTS_RDX, freed_rdx);
+register!(RCX, "rcx", 2, stubs_rcx, SLOTS_RCX, freed_rcx);
+register!(R8, "r8", 8, stubs_r8, SLOTS_R8, freed_r8);
+register!(R9, "r9", 9, stubs_r9, SLOTS_R9, freed_r9);
+register!(R10, "r10", 10, stubs_r10, SLOTS_R10, freed_r10);
+
+/// The table of integer argument register `n`, or with `n` = `INT_REGS.len()` of the static
+/// chain register. Called in constants only, so that a register that is not used is not linked.
+///
+/// # Panics
+///
+/// `n` is at most `INT_REGS.len()`.
+pub const fn static_table(n: usize) -> &'static StaticTable {
+    match n {
+        0 => &RDI,
+        1 => &RSI,
+        2 => &RDX,
+        3 => &RCX,
+        4 => &R8,
+        5 => &R9,
+        6 => &R10,
+        _ => panic!("no such table"),
+    }
+}
+
+/// The entry of freed slots in table `n`: calls [`Freed::freed`] of `T` with what the stub
+/// loaded, then raises SIGILL with that value still in the register.
+///
+/// # Panics
+///
+/// `n` is at most `INT_REGS.len()`.
+pub const fn freed<T: Freed>(n: usize) -> extern "C" fn() {
+    match n {
+        0 => freed_rdi::<T>,
+        1 => freed_rsi::<T>,
+        2 => freed_rdx::<T>,
+        3 => freed_rcx::<T>,
+        4 => freed_r8::<T>,
+        5 => freed_r9::<T>,
+        6 => freed_r10::<T>,
+        _ => panic!("no such table"),
+    }
+}
+
+/// Bytes of [`eh_frame`].
+pub const EH_FRAME_LEN: usize = 60;
+
+/// An `.eh_frame` section for stubs in `[start, start + len)`: one CIE, one FDE, terminator
+/// (LSB core specification, section 10.6).
+pub fn eh_frame(start: usize, len: usize) -> [u8; EH_FRAME_LEN] {
+    let mut out = [0; EH_FRAME_LEN];
+    out[..24].copy_from_slice(&[
+        20, 0, 0, 0, // length of the CIE
+        0, 0, 0, 0, // this is a CIE
+        1, // version
+        0, // augmentation "": addresses are absolute, 8 bytes
+        1, // code alignment factor
+        0x78, // data alignment factor -8
+        16, // return address column: rip
+        0x0c, 7, 8, // DW_CFA_def_cfa rsp + 8
+        0x90, 1, // DW_CFA_offset rip at CFA - 8
+        0, 0, 0, 0, 0, 0, // DW_CFA_nop
+    ]);
+    out[24..28].copy_from_slice(&28u32.to_le_bytes()); // length of the FDE
+    out[28..32].copy_from_slice(&28u32.to_le_bytes()); // from here back to the CIE
+    out[32..40].copy_from_slice(&(start as u64).to_le_bytes());
+    out[40..48].copy_from_slice(&(len as u64).to_le_bytes());
+    // 48..56 DW_CFA_nop; 56..60 a length of 0 ends the section.
+    out
+}

@@ -1,0 +1,126 @@
+//! The loaded objects: which segment an address lies in, and whether it is text.
+
+use std::ffi::{CStr, CString};
+use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::Error;
+use crate::sys;
+
+/// A segment of a loaded object.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    /// The object's name as the loader knows it; `None` for the program itself.
+    pub(crate) name: Option<CString>,
+    /// Offset in the object's file of the address that was asked for.
+    pub(crate) offset: u64,
+    /// It is executable and not writable.
+    pub(crate) text: bool,
+}
+
+/// The segment that `addr` lies in, of the program, its libraries and what was loaded later.
+/// The vDSO is none: it is no file's.
+pub(crate) fn segment_of(addr: usize) -> Option<Segment> {
+    struct Search {
+        addr: usize,
+        vdso: usize,
+        found: Option<Segment>,
+    }
+
+    /// # Safety
+    ///
+    /// Called by dl_iterate_phdr with a `Search`.
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        search: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: both are what dl_iterate_phdr was called with and promises.
+        let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
+        let headers = if info.dlpi_phnum == 0 {
+            &[]
+        } else {
+            // SAFETY: the loader's own table.
+            unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) }
+        };
+        for header in headers.iter().filter(|h| h.p_type == libc::PT_LOAD) {
+            let start = (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
+            if search.addr.wrapping_sub(start) >= header.p_memsz as usize {
+                continue;
+            }
+            let inside = (search.addr - start) as u64;
+            let is_vdso = search.vdso != 0
+                && search.vdso == info.dlpi_addr as usize + headers_base(headers);
+            if !is_vdso {
+                // SAFETY: null or a C string of the loader.
+                let name = (!info.dlpi_name.is_null())
+                    .then(|| unsafe { CStr::from_ptr(info.dlpi_name) })
+                    .filter(|name| !name.is_empty())
+                    .map(CStr::to_owned);
+                search.found = Some(Segment {
+                    name,
+                    offset: header.p_offset + inside,
+                    text: header.p_flags & libc::PF_X != 0
+                        && header.p_flags & libc::PF_W == 0
+                        && inside < header.p_filesz,
+                });
+            }
+            return 1;
+        }
+        0
+    }
+
+    fn headers_base(headers: &[libc::Elf64_Phdr]) -> usize {
+        headers.iter().find(|h| h.p_type == libc::PT_LOAD).map_or(0, |h| h.p_vaddr as usize)
+    }
+
+    let mut search = Search { addr, vdso: sys::auxv(libc::AT_SYSINFO_EHDR), found: None };
+    // SAFETY: `visit` gets the `Search` that it expects.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
+    search.found
+}
+
+/// Entries of the table of targets that were found to be text.
+const KNOWN: usize = 1024;
+
+/// Targets that were found to be text, each at the place that its address chooses.
+static KNOWN_TEXT: [AtomicUsize; KNOWN] = [const { AtomicUsize::new(0) }; KNOWN];
+
+/// All of them, for those that share a place.
+static ALL_TEXT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+/// That a stub may jump to `code`: it lies in an executable, not writable segment of a loaded
+/// object. Looked up once for each target.
+///
+/// # Errors
+///
+/// [`Error::NotText`].
+#[inline(always)]
+pub(crate) fn check_text(code: usize) -> Result<(), Error> {
+    if KNOWN_TEXT[place(code)].load(Ordering::Relaxed) == code { Ok(()) } else { look_up(code) }
+}
+
+#[inline(always)]
+fn place(code: usize) -> usize {
+    // Functions are aligned to 16.
+    (code >> 4) % KNOWN
+}
+
+#[cold]
+fn look_up(code: usize) -> Result<(), Error> {
+    let mut all = lock();
+    let at = all.binary_search(&code);
+    if let Err(at) = at {
+        if !segment_of(code).is_some_and(|segment| segment.text) {
+            return Err(Error::NotText { code });
+        }
+        all.insert(at, code);
+    }
+    KNOWN_TEXT[place(code)].store(code, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The lock of the list of targets. fork takes it too.
+pub(crate) fn lock() -> MutexGuard<'static, Vec<usize>> {
+    ALL_TEXT.lock().unwrap_or_else(|e| e.into_inner())
+}

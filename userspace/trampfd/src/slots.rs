@@ -1,0 +1,337 @@
+//! Free slots of the static tables: a list in each thread, and one for all.
+//!
+//! ```text
+//!   thread: lane of a table          all threads, behind a lock
+//!   head ─► slot ─► slot ─► ..       batches ─► slot ─► .. (64)     spare[0]: next in list
+//!   fresh .. fresh_end                            │                 spare[1]: next batch
+//!           a page never used                     ▼
+//!                                                slot ─► .. (64)
+//!                                    fresh .. fresh_end: pages never used, then growth
+//! ```
+//!
+//! A slot may be given back by any thread; it goes to that thread's list. A thread that has too
+//! many hands a batch on, one that ends hands on all. A child of fork has a copy of everything,
+//! the lists of threads that it does not have excepted: those slots are lost to it.
+
+use core::cell::Cell;
+use core::ptr::null_mut;
+use std::sync::{Mutex, MutexGuard};
+
+use trampfd_text::arch;
+use trampfd_text::table::{Slot, StaticTable};
+
+use crate::backend::text::{Growth, Tables};
+use crate::error::Error;
+use crate::fork;
+
+/// Slots that move between a thread and the others at once.
+const BATCH: u32 = 64;
+/// Slots that a thread keeps in one lane.
+const KEEP: u32 = 2 * BATCH;
+/// Slots never used that a thread takes at once: a page, so that threads share no cache line.
+const FRESH: usize = 4096 / arch::SLOT_STRIDE;
+
+/// One thread's free slots of one table.
+///
+/// # Invariants
+///
+/// `head` is a list of `len` free slots linked by `spare[0]`, `fresh..fresh_end` are slots that
+/// were never used; all belong to this thread alone.
+struct Lane {
+    head: Cell<*mut Slot>,
+    len: Cell<u32>,
+    fresh: Cell<*mut Slot>,
+    fresh_end: Cell<*mut Slot>,
+}
+
+/// One thread's free slots.
+struct Cache {
+    lanes: [Lane; arch::TABLES],
+    /// Slots to keep in a lane: 0 before the thread's first use and after its end, so that the
+    /// fast path needs no other test.
+    keep: Cell<u32>,
+}
+
+thread_local! {
+    static CACHE: Cache = const {
+        Cache {
+            lanes: [const {
+                Lane {
+                    head: Cell::new(null_mut()),
+                    len: Cell::new(0),
+                    fresh: Cell::new(null_mut()),
+                    fresh_end: Cell::new(null_mut()),
+                }
+            }; arch::TABLES],
+            keep: Cell::new(0),
+        }
+    };
+    /// Its destructor hands the thread's slots on.
+    static AT_END: AtEnd = const { AtEnd };
+}
+
+struct AtEnd;
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        CACHE.with(|cache| {
+            cache.keep.set(0);
+            let mut all = lock();
+            for (lane, shared) in cache.lanes.iter().zip(&mut all.lanes) {
+                while lane.len.get() > 0 {
+                    shared.push_batch(lane);
+                }
+                let mut slot = lane.fresh.replace(null_mut());
+                let end = lane.fresh_end.replace(null_mut());
+                while slot != end {
+                    // SAFETY: by the invariant of `Lane`, free slots of this thread.
+                    unsafe {
+                        (*slot).spare = [0, shared.batches.expose_provenance()];
+                        shared.batches = slot;
+                        slot = slot.add(1);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Free slots of one table that belong to no thread.
+///
+/// # Invariants
+///
+/// `batches` is a list, linked by `spare[1]`, of lists of at most [`BATCH`] free slots;
+/// `fresh..fresh_end` were never used.
+struct Shared {
+    batches: *mut Slot,
+    fresh: *mut Slot,
+    fresh_end: *mut Slot,
+}
+
+/// What all threads share.
+pub(crate) struct All {
+    lanes: [Shared; arch::TABLES],
+    tables: Tables,
+}
+
+// SAFETY: by the invariants, the slots belong to whoever holds the lock.
+unsafe impl Send for All {}
+
+static ALL: Mutex<All> = Mutex::new(All {
+    lanes: [const {
+        Shared { batches: null_mut(), fresh: null_mut(), fresh_end: null_mut() }
+    }; arch::TABLES],
+    tables: Tables::new(),
+});
+
+/// The lock of all that is shared. fork takes it too.
+pub(crate) fn lock() -> MutexGuard<'static, All> {
+    ALL.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Shared {
+    /// Takes up to [`BATCH`] slots off a thread's list.
+    fn push_batch(&mut self, lane: &Lane) {
+        let first = lane.head.get();
+        let mut last = first;
+        let mut count = 1;
+        // SAFETY: by the invariant of `Lane`, `len` slots are linked.
+        unsafe {
+            while count < lane.len.get().min(BATCH) {
+                last = next(last);
+                count += 1;
+            }
+            lane.head.set(next(last));
+            lane.len.set(lane.len.get() - count);
+            (*last).spare[0] = 0;
+            (*first).spare[1] = self.batches.expose_provenance();
+        }
+        self.batches = first;
+    }
+
+    /// Gives a thread a batch. False if there is none.
+    fn pop_batch(&mut self, lane: &Lane) -> bool {
+        let first = self.batches;
+        if first.is_null() {
+            return false;
+        }
+        // SAFETY: by the invariant of `Shared`.
+        unsafe {
+            self.batches = core::ptr::with_exposed_provenance_mut((*first).spare[1]);
+            let mut count = 1;
+            let mut slot = first;
+            while !next(slot).is_null() {
+                slot = next(slot);
+                count += 1;
+            }
+            lane.head.set(first);
+            lane.len.set(count);
+        }
+        true
+    }
+}
+
+/// The next slot of a list.
+///
+/// # Safety
+///
+/// `slot` is a free slot in a list.
+unsafe fn next(slot: *mut Slot) -> *mut Slot {
+    // SAFETY: free slots are linked by their first spare word.
+    core::ptr::with_exposed_provenance_mut(unsafe { (*slot).spare[0] })
+}
+
+/// Takes a free slot of table number `n`, which is `table`.
+///
+/// # Errors
+///
+/// [`Error::Growth`].
+#[inline(always)]
+pub(crate) fn take(
+    n: usize,
+    table: &'static StaticTable,
+    growth: Growth,
+) -> Result<*mut Slot, Error> {
+    CACHE.with(|cache| {
+        let lane = &cache.lanes[n];
+        let slot = lane.head.get();
+        if !slot.is_null() {
+            // SAFETY: by the invariant of `Lane`.
+            lane.head.set(unsafe { next(slot) });
+            lane.len.set(lane.len.get() - 1);
+            return Ok(slot);
+        }
+        let slot = lane.fresh.get();
+        if slot != lane.fresh_end.get() {
+            lane.fresh.set(slot.wrapping_add(1));
+            return Ok(slot);
+        }
+        refill(cache, n, table, growth)
+    })
+}
+
+/// Gives a slot of table number `n` back.
+///
+/// # Safety
+///
+/// The slot came from [`take`] with the same `n`, and nothing refers to it but stubs that may be
+/// called by mistake.
+#[inline(always)]
+pub(crate) unsafe fn put(n: usize, slot: *mut Slot) {
+    CACHE.with(|cache| {
+        let lane = &cache.lanes[n];
+        // SAFETY: the slot is the caller's.
+        unsafe { (*slot).spare[0] = lane.head.get().expose_provenance() };
+        lane.head.set(slot);
+        lane.len.set(lane.len.get() + 1);
+        if lane.len.get() > cache.keep.get() {
+            hand_on(cache, n);
+        }
+    });
+}
+
+/// Starts the cache of a thread, so that its end empties it. False if it has ended.
+fn start(cache: &Cache) -> bool {
+    if cache.keep.get() == 0 {
+        fork::prepare();
+        if AT_END.try_with(|_| ()).is_err() {
+            return false;
+        }
+        cache.keep.set(KEEP);
+    }
+    true
+}
+
+#[cold]
+fn hand_on(cache: &Cache, n: usize) {
+    let alive = start(cache);
+    let lane = &cache.lanes[n];
+    while lane.len.get() > if alive { KEEP } else { 0 } {
+        lock().lanes[n].push_batch(lane);
+    }
+}
+
+#[cold]
+fn refill(
+    cache: &Cache,
+    n: usize,
+    table: &'static StaticTable,
+    growth: Growth,
+) -> Result<*mut Slot, Error> {
+    let alive = start(cache);
+    let mut all = lock();
+    let all = &mut *all;
+    let shared = &mut all.lanes[n];
+    let lane = &cache.lanes[n];
+    if !shared.pop_batch(lane) {
+        if shared.fresh == shared.fresh_end {
+            (shared.fresh, shared.fresh_end) = all.tables.grow(n, table, growth)?;
+        }
+        lane.fresh.set(shared.fresh);
+        shared.fresh = shared.fresh.wrapping_add(FRESH).min(shared.fresh_end);
+        lane.fresh_end.set(shared.fresh);
+        let slot = lane.fresh.get();
+        lane.fresh.set(slot.wrapping_add(1));
+        if !alive {
+            // The destructor that would hand them on has run already.
+            shared.fresh = slot.wrapping_add(1);
+            lane.fresh.set(null_mut());
+            lane.fresh_end.set(null_mut());
+        }
+        return Ok(slot);
+    }
+    let slot = lane.head.get();
+    // SAFETY: `pop_batch` has filled the list.
+    lane.head.set(unsafe { next(slot) });
+    lane.len.set(lane.len.get() - 1);
+    if !alive {
+        while lane.len.get() > 0 {
+            shared.push_batch(lane);
+        }
+    }
+    Ok(slot)
+}
+
+/// Sees to it that `count` slots of table number `n` are there before they are asked for.
+///
+/// # Errors
+///
+/// [`Error::Growth`].
+pub(crate) fn prewarm(
+    n: usize,
+    table: &'static StaticTable,
+    growth: Growth,
+    count: usize,
+) -> Result<(), Error> {
+    fork::prepare();
+    let mut all = lock();
+    let all = &mut *all;
+    let shared = &mut all.lanes[n];
+    let mut ready = 0;
+    while ready < count {
+        let (mut slot, end) = if shared.fresh == shared.fresh_end {
+            all.tables.grow(n, table, growth)?
+        } else {
+            (shared.fresh, shared.fresh_end)
+        };
+        shared.fresh = end;
+        shared.fresh_end = end;
+        // As batches of one page each, so that the pages are used in order.
+        while slot < end {
+            let stop = slot.wrapping_add(BATCH as usize).min(end);
+            let first = slot;
+            while slot < stop {
+                let following = slot.wrapping_add(1);
+                let link = if following < stop { following } else { null_mut() };
+                // SAFETY: by the invariant of `Shared`, never used.
+                unsafe { (*slot).spare[0] = link.expose_provenance() };
+                slot = following;
+                ready += 1;
+            }
+            // SAFETY: the first of the batch.
+            unsafe { (*first).spare[1] = shared.batches.expose_provenance() };
+            shared.batches = first;
+        }
+    }
+    Ok(())
+}

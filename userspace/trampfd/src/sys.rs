@@ -1,0 +1,159 @@
+//! System calls, as functions that return `io::Result`.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::RawFd;
+
+/// The answer of a call that says -1 for an error.
+fn check(ret: libc::c_long) -> io::Result<usize> {
+    if ret == -1 { Err(io::Error::last_os_error()) } else { Ok(ret as usize) }
+}
+
+/// Reserves `len` bytes of address space that cannot be touched.
+pub(crate) fn reserve(len: usize) -> io::Result<usize> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let p = unsafe { libc::mmap(core::ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+    check(p as libc::c_long)
+}
+
+/// Maps `len` bytes of `fd` privately over `[addr, addr + len)`.
+///
+/// # Safety
+///
+/// The range lies in a reservation of the caller that nothing refers to.
+pub(crate) unsafe fn map_over(
+    addr: usize,
+    len: usize,
+    prot: i32,
+    fd: RawFd,
+    offset: u64,
+) -> io::Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+    let addr = core::ptr::with_exposed_provenance_mut(addr);
+    // SAFETY: the caller owns the range.
+    let p = unsafe { libc::mmap(addr, len, prot, flags, fd, offset as libc::off_t) };
+    check(p as libc::c_long).map(drop)
+}
+
+/// Makes `[addr, addr + len)` readable and writable.
+///
+/// # Safety
+///
+/// The range lies in a reservation of the caller that nothing refers to.
+pub(crate) unsafe fn make_writable(addr: usize, len: usize) -> io::Result<()> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the caller owns the range.
+    let ret = unsafe { libc::mprotect(core::ptr::with_exposed_provenance_mut(addr), len, prot) };
+    check(ret.into()).map(drop)
+}
+
+/// Makes `[addr, addr + len)` a reservation again, whatever was mapped there.
+///
+/// # Safety
+///
+/// The range lies in a reservation of the caller that nothing refers to.
+pub(crate) unsafe fn map_none(addr: usize, len: usize) -> io::Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    let addr = core::ptr::with_exposed_provenance_mut(addr);
+    // SAFETY: the caller owns the range.
+    let p = unsafe { libc::mmap(addr, len, libc::PROT_NONE, flags, -1, 0) };
+    check(p as libc::c_long).map(drop)
+}
+
+/// Gives address space back.
+///
+/// # Safety
+///
+/// The range is the caller's and nothing refers to it.
+pub(crate) unsafe fn unmap(addr: usize, len: usize) {
+    // SAFETY: the caller owns the range. An error leaves it mapped, which harms nobody.
+    unsafe { libc::munmap(core::ptr::with_exposed_provenance_mut(addr), len) };
+}
+
+/// Lets the pages at `from` appear at `to` as well: a second mapping of the same private file
+/// mapping, while the original stays and refaults (Linux 5.13).
+///
+/// # Safety
+///
+/// `from` is text of the program that was never written; `[to, to + len)` lies in a reservation
+/// of the caller that nothing refers to.
+pub(crate) unsafe fn duplicate(from: usize, len: usize, to: usize) -> io::Result<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    let to = core::ptr::with_exposed_provenance_mut::<libc::c_void>(to);
+    // SAFETY: the content at `from` is the same before, meanwhile and after.
+    let p = unsafe {
+        libc::mremap(core::ptr::with_exposed_provenance_mut(from), len, len, flags, to)
+    };
+    check(p as libc::c_long).map(drop)
+}
+
+/// mseal(2), Linux 6.10: no further change of these mappings.
+pub(crate) fn seal(addr: usize, len: usize) -> io::Result<()> {
+    /// The same on every architecture.
+    const SYS_MSEAL: libc::c_long = 462;
+    // SAFETY: takes away ways to change mappings, and does nothing else.
+    check(unsafe { libc::syscall(SYS_MSEAL, addr, len, 0) }).map(drop)
+}
+
+/// Opens for reading, close-on-exec.
+pub(crate) fn open(path: &CStr) -> io::Result<RawFd> {
+    // SAFETY: a C string.
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    check(fd.into()).map(|fd| fd as RawFd)
+}
+
+/// Closes an fd that the caller owns.
+pub(crate) fn close(fd: RawFd) {
+    // SAFETY: the caller's fd; nothing else is done with it.
+    unsafe { libc::close(fd) };
+}
+
+/// What an fd refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    dev: u64,
+    ino: u64,
+    rdev: u64,
+    /// It is a character device.
+    pub(crate) device: bool,
+    /// Bytes of a regular file.
+    pub(crate) len: u64,
+}
+
+/// Asks what `fd` refers to.
+pub(crate) fn identity(fd: RawFd) -> io::Result<Identity> {
+    // SAFETY: an all-zero stat is one.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: writes the struct.
+    check(unsafe { libc::fstat(fd, &mut stat) }.into())?;
+    Ok(Identity {
+        dev: stat.st_dev,
+        ino: stat.st_ino,
+        rdev: stat.st_rdev,
+        device: stat.st_mode & libc::S_IFMT == libc::S_IFCHR,
+        len: stat.st_size as u64,
+    })
+}
+
+/// Whether `fd` lies on a mount with the option noexec.
+pub(crate) fn noexec(fd: RawFd) -> bool {
+    // SAFETY: an all-zero statvfs is one.
+    let mut stat: libc::statvfs = unsafe { core::mem::zeroed() };
+    // SAFETY: writes the struct.
+    let ok = unsafe { libc::fstatvfs(fd, &mut stat) } == 0;
+    ok && stat.f_flag & libc::ST_NOEXEC != 0
+}
+
+
+/// A word of the auxiliary vector, 0 if it is not there.
+pub(crate) fn auxv(kind: libc::c_ulong) -> usize {
+    // SAFETY: asks a number.
+    unsafe { libc::getauxval(kind) as usize }
+}
+
+/// Writes a message to standard error, as one call and without allocation.
+pub(crate) fn complain(message: &[u8]) {
+    // SAFETY: reads the message. If it cannot be written there is nobody to tell.
+    let _ = unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
+}
