@@ -264,6 +264,28 @@ fn crates_depend_only_downwards() {
     );
 }
 
+fn lowest_crates_are_no_std(files: &[File]) -> Vec<String> {
+    files
+        .iter()
+        .filter(|file| {
+            ["trampolines/src/lib.rs", "userspace/trampfd-sys/src/lib.rs"].contains(&&*file.path)
+        })
+        .filter(|file| !file.text.lines().any(|line| line == "#![no_std]"))
+        .map(|file| format!("{} is not no_std", file.path))
+        .collect()
+}
+
+#[test]
+fn the_lowest_crates_need_no_std() {
+    holds(
+        lowest_crates_are_no_std,
+        &[File::new(
+            "trampolines/src/lib.rs",
+            "//! #![no_std]\npub mod arch;",
+        )],
+    );
+}
+
 // ---- what differs has its place --------------------------------------------------------------
 
 /// A part of the path is named `arch`, with or without an ending.
@@ -363,12 +385,18 @@ fn unsafe_has_its_files(files: &[File]) -> Vec<String> {
             .iter()
             .any(|&place| path == place || place.ends_with('/') && path.starts_with(place))
     };
-    let rust = files
+    files
         .iter()
-        .filter(|file| file.has_ending(&[".rs"]) && !allowed(&file.path));
-    lines(rust, "unsafe in a file that UNSAFE does not list", |line| {
-        has_word(line, "unsafe")
-    })
+        .filter(|file| file.has_ending(&[".rs"]) && !allowed(&file.path))
+        .filter_map(|file| {
+            let mut lines = file.code_lines();
+            let (number, _) = lines.find(|(_, line)| has_word(line, "unsafe"))?;
+            let path = &file.path;
+            Some(format!(
+                "{path}:{number}: unsafe in a file that UNSAFE does not list"
+            ))
+        })
+        .collect()
 }
 
 #[test]
@@ -476,6 +504,11 @@ fn licences_stand_where_tools_look() {
                 "// SPDX-License-Identifier: GPL-2.0\nMODULE_LICENSE(\"Dual MIT/GPL\");",
             ),
         ],
+    );
+    let main = std::fs::read_to_string(root().join("kernel-module/main.c")).unwrap();
+    assert!(
+        main.contains("\nMODULE_LICENSE("),
+        "main.c states no licence"
     );
 }
 

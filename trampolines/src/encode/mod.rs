@@ -176,10 +176,14 @@ impl Arch {
     }
 
     /// Stubs in a page of `page` bytes.
+    ///
+    /// # Panics
+    ///
+    /// `stride` is 0.
     pub const fn slots_per_page(self, page: usize, stride: usize) -> usize {
         match self.encoder().trap {
             Trap::InStub(_) => page / stride,
-            Trap::LastOfPage => page / stride - 1,
+            Trap::LastOfPage => (page / stride).saturating_sub(1),
         }
     }
 }
