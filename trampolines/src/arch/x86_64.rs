@@ -248,12 +248,12 @@ pub fn eh_frame(start: usize, len: usize) -> [u8; EH_FRAME_LEN] {
     let mut out = [0; EH_FRAME_LEN];
     out[..24].copy_from_slice(&[
         20, 0, 0, 0, // length of the CIE
-        0, 0, 0, 0, // this is a CIE
-        1, // version
-        0, // augmentation "": addresses are absolute, 8 bytes
-        1, // code alignment factor
+        0, 0, 0, 0,    // this is a CIE
+        1,    // version
+        0,    // augmentation "": addresses are absolute, 8 bytes
+        1,    // code alignment factor
         0x78, // data alignment factor -8
-        16, // return address column: rip
+        16,   // return address column: rip
         0x0c, 7, 8, // DW_CFA_def_cfa rsp + 8
         0x90, 1, // DW_CFA_offset rip at CFA - 8
         0, 0, 0, 0, 0, 0, // DW_CFA_nop

@@ -195,11 +195,7 @@ impl Arch {
 /// The reason why not, which is never [`Refused::Distance`] or [`Refused::Stride`].
 pub fn check(arch: Arch, reg: u16) -> Result<(), Refused> {
     let encoder = arch.encoder();
-    if reg < 64 && encoder.regs >> reg & 1 == 1 {
-        Ok(())
-    } else {
-        Err((encoder.refused)(reg))
-    }
+    if reg < 64 && encoder.regs >> reg & 1 == 1 { Ok(()) } else { Err((encoder.refused)(reg)) }
 }
 
 /// Writes one stub into `stub`, whose length is the stride: it loads register `reg` from its slot
@@ -263,10 +259,7 @@ pub fn decode(arch: Arch, bytes: &[u8], pc: u64) -> Result<Decoded, NotAStub> {
     if again[..encoder.code] != *code {
         return Err(NotAStub);
     }
-    Ok(Decoded {
-        reg,
-        slot: pc.wrapping_add_signed(distance),
-    })
+    Ok(Decoded { reg, slot: pc.wrapping_add_signed(distance) })
 }
 
 /// Fills `bytes`, which begin `at` bytes into a stub, with traps.

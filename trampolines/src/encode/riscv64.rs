@@ -56,14 +56,7 @@ pub(super) fn write(reg: u16, distance: i64, code: &mut [u8]) -> Option<()> {
     let (hi, lo) = (hi as u32, (offset & 0xfff) as u32);
     put(
         code,
-        &[
-            auipc(0, 0),
-            auipc(reg, hi),
-            ld(reg, lo),
-            auipc(T3, hi),
-            ld(T3, lo),
-            T3 << 15 | 0x67,
-        ],
+        &[auipc(0, 0), auipc(reg, hi), ld(reg, lo), auipc(T3, hi), ld(T3, lo), T3 << 15 | 0x67],
     );
     Some(())
 }
@@ -72,8 +65,5 @@ pub(super) fn read(code: &[u8]) -> Option<(u16, i64)> {
     let (load_hi, load_lo) = (word(code, 1)?, word(code, 2)?);
     let hi = (load_hi & 0xffff_f000) as i32;
     let lo = load_lo as i32 >> 20;
-    Some((
-        (load_hi >> 7 & 0x1f) as u16,
-        i64::from(hi) + i64::from(lo) + 4,
-    ))
+    Some(((load_hi >> 7 & 0x1f) as u16, i64::from(hi) + i64::from(lo) + 4))
 }

@@ -368,10 +368,7 @@ unsafe extern "C-unwind" fn on_stack<S: Signature, V: Call<S::Args, S::Ret>>(
     let value = core::ptr::with_exposed_provenance(ints[S::PLAN.table()] as usize);
     // SAFETY: entered from a stub of this signature, which loaded the value's address.
     unsafe {
-        up::<S, V>(
-            value,
-            Regs { ints, floats, stack: [s0, s1, s2, s3], frame: core::ptr::null() },
-        )
+        up::<S, V>(value, Regs { ints, floats, stack: [s0, s1, s2, s3], frame: core::ptr::null() })
     }
 }
 

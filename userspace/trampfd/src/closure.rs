@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use trampfd_text::arch;
 use trampfd_text::table::{SPARE, Slot, StaticTable};
 
-use crate::backend::text::{Diagnosis, Growth};
 use crate::backend::kernel;
+use crate::backend::text::{Diagnosis, Growth};
 use crate::builder::Builder;
 use crate::call::{Boxed, Call, Function, FunctionMut, Handler, shim};
 use crate::error::{Backend, Error};
@@ -219,7 +219,10 @@ impl<S: Signature> Drop for Closure<S> {
             let value = (*slot).data;
             // The jump first: a stub that is called by mistake must not get a new value with old
             // code.
-            store(&raw mut (*slot).code, const { arch::freed::<Diagnosis>(S::PLAN.table()) } as usize);
+            store(
+                &raw mut (*slot).code,
+                const { arch::freed::<Diagnosis>(S::PLAN.table()) } as usize,
+            );
             store(&raw mut (*slot).data, stub);
             if let Some(drop) = self.drop {
                 drop(core::ptr::with_exposed_provenance_mut(value));

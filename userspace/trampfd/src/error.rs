@@ -137,9 +137,9 @@ impl fmt::Display for Error {
             Error::NotText { code } => {
                 write!(f, "{code:#x} does not lie in text that a trampoline may jump to")
             }
-            Error::Sealed => f.write_str(
-                "the process is sealed and no prewarmed closure of this kind is left",
-            ),
+            Error::Sealed => {
+                f.write_str("the process is sealed and no prewarmed closure of this kind is left")
+            }
             Error::Unavailable { backend, .. } => write!(f, "the {backend} is not to be had"),
             Error::Growth { .. } => f.write_str(
                 "the static trampoline tables could not be extended, neither by a duplicate of \

@@ -1,8 +1,8 @@
 //! The loaded objects: which segment an address lies in, and whether it is text.
 
 use std::ffi::{CStr, CString};
-use std::sync::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::error::Error;
 use crate::sys;
@@ -49,8 +49,8 @@ pub(crate) fn segment_of(addr: usize) -> Option<Segment> {
                 continue;
             }
             let inside = (search.addr - start) as u64;
-            let is_vdso = search.vdso != 0
-                && search.vdso == info.dlpi_addr as usize + headers_base(headers);
+            let is_vdso =
+                search.vdso != 0 && search.vdso == info.dlpi_addr as usize + headers_base(headers);
             if !is_vdso {
                 // SAFETY: null or a C string of the loader.
                 let name = (!info.dlpi_name.is_null())

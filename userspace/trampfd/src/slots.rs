@@ -44,6 +44,26 @@ struct Lane {
     fresh_end: Cell<*mut Slot>,
 }
 
+impl Lane {
+    /// Takes a slot; null if there is none.
+    #[inline(always)]
+    fn take(&self) -> *mut Slot {
+        let slot = self.head.get();
+        if !slot.is_null() {
+            // SAFETY: by the invariant.
+            self.head.set(unsafe { next(slot) });
+            self.len.set(self.len.get() - 1);
+            return slot;
+        }
+        let slot = self.fresh.get();
+        if slot == self.fresh_end.get() {
+            return null_mut();
+        }
+        self.fresh.set(slot.wrapping_add(1));
+        slot
+    }
+}
+
 /// One thread's free slots.
 struct Cache {
     lanes: [Lane; arch::TABLES],
@@ -118,9 +138,8 @@ pub(crate) struct All {
 unsafe impl Send for All {}
 
 static ALL: Mutex<All> = Mutex::new(All {
-    lanes: [const {
-        Shared { batches: null_mut(), fresh: null_mut(), fresh_end: null_mut() }
-    }; arch::TABLES],
+    lanes: [const { Shared { batches: null_mut(), fresh: null_mut(), fresh_end: null_mut() } };
+        arch::TABLES],
     tables: Tables::new(),
 });
 
@@ -192,22 +211,11 @@ pub(crate) fn take(
     table: &'static StaticTable,
     growth: Growth,
 ) -> Result<*mut Slot, Error> {
-    CACHE.with(|cache| {
-        let lane = &cache.lanes[n];
-        let slot = lane.head.get();
-        if !slot.is_null() {
-            // SAFETY: by the invariant of `Lane`.
-            lane.head.set(unsafe { next(slot) });
-            lane.len.set(lane.len.get() - 1);
-            return Ok(slot);
-        }
-        let slot = lane.fresh.get();
-        if slot != lane.fresh_end.get() {
-            lane.fresh.set(slot.wrapping_add(1));
-            return Ok(slot);
-        }
-        refill(cache, n, table, growth)
-    })
+    let slot = CACHE.with(
+        #[inline(always)]
+        |cache| cache.lanes[n].take(),
+    );
+    if slot.is_null() { refill(n, table, growth) } else { Ok(slot) }
 }
 
 /// Gives a slot of table number `n` back.
@@ -218,16 +226,20 @@ pub(crate) fn take(
 /// called by mistake.
 #[inline(always)]
 pub(crate) unsafe fn put(n: usize, slot: *mut Slot) {
-    CACHE.with(|cache| {
-        let lane = &cache.lanes[n];
-        // SAFETY: the slot is the caller's.
-        unsafe { (*slot).spare[0] = lane.head.get().expose_provenance() };
-        lane.head.set(slot);
-        lane.len.set(lane.len.get() + 1);
-        if lane.len.get() > cache.keep.get() {
-            hand_on(cache, n);
-        }
-    });
+    let full = CACHE.with(
+        #[inline(always)]
+        |cache| {
+            let lane = &cache.lanes[n];
+            // SAFETY: the slot is the caller's.
+            unsafe { (*slot).spare[0] = lane.head.get().expose_provenance() };
+            lane.head.set(slot);
+            lane.len.set(lane.len.get() + 1);
+            lane.len.get() > cache.keep.get()
+        },
+    );
+    if full {
+        hand_on(n);
+    }
 }
 
 /// Starts the cache of a thread, so that its end empties it. False if it has ended.
@@ -243,53 +255,43 @@ fn start(cache: &Cache) -> bool {
 }
 
 #[cold]
-fn hand_on(cache: &Cache, n: usize) {
-    let alive = start(cache);
-    let lane = &cache.lanes[n];
-    while lane.len.get() > if alive { KEEP } else { 0 } {
-        lock().lanes[n].push_batch(lane);
-    }
+fn hand_on(n: usize) {
+    CACHE.with(|cache| {
+        let alive = start(cache);
+        let lane = &cache.lanes[n];
+        while lane.len.get() > if alive { KEEP } else { 0 } {
+            lock().lanes[n].push_batch(lane);
+        }
+    });
 }
 
+/// Takes a slot from what the threads share, and more for this thread.
 #[cold]
-fn refill(
-    cache: &Cache,
-    n: usize,
-    table: &'static StaticTable,
-    growth: Growth,
-) -> Result<*mut Slot, Error> {
-    let alive = start(cache);
-    let mut all = lock();
-    let all = &mut *all;
-    let shared = &mut all.lanes[n];
-    let lane = &cache.lanes[n];
-    if !shared.pop_batch(lane) {
+fn refill(n: usize, table: &'static StaticTable, growth: Growth) -> Result<*mut Slot, Error> {
+    CACHE.with(|cache| {
+        let alive = start(cache);
+        let lane = &cache.lanes[n];
+        let mut all = lock();
+        let all = &mut *all;
+        let shared = &mut all.lanes[n];
+        if shared.pop_batch(lane) {
+            let slot = lane.take();
+            // Where the destructor that would hand them on has run already, none is kept.
+            while !alive && lane.len.get() > 0 {
+                shared.push_batch(lane);
+            }
+            return Ok(slot);
+        }
         if shared.fresh == shared.fresh_end {
             (shared.fresh, shared.fresh_end) = all.tables.grow(n, table, growth)?;
         }
-        lane.fresh.set(shared.fresh);
-        shared.fresh = shared.fresh.wrapping_add(FRESH).min(shared.fresh_end);
-        lane.fresh_end.set(shared.fresh);
-        let slot = lane.fresh.get();
+        let slot = shared.fresh;
+        let taken = if alive { FRESH } else { 1 };
+        shared.fresh = slot.wrapping_add(taken).min(shared.fresh_end);
         lane.fresh.set(slot.wrapping_add(1));
-        if !alive {
-            // The destructor that would hand them on has run already.
-            shared.fresh = slot.wrapping_add(1);
-            lane.fresh.set(null_mut());
-            lane.fresh_end.set(null_mut());
-        }
-        return Ok(slot);
-    }
-    let slot = lane.head.get();
-    // SAFETY: `pop_batch` has filled the list.
-    lane.head.set(unsafe { next(slot) });
-    lane.len.set(lane.len.get() - 1);
-    if !alive {
-        while lane.len.get() > 0 {
-            shared.push_batch(lane);
-        }
-    }
-    Ok(slot)
+        lane.fresh_end.set(shared.fresh);
+        Ok(slot)
+    })
 }
 
 /// Sees to it that `count` slots of table number `n` are there before they are asked for.

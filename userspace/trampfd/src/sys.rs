@@ -82,9 +82,8 @@ pub(crate) unsafe fn duplicate(from: usize, len: usize, to: usize) -> io::Result
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
     let to = core::ptr::with_exposed_provenance_mut::<libc::c_void>(to);
     // SAFETY: the content at `from` is the same before, meanwhile and after.
-    let p = unsafe {
-        libc::mremap(core::ptr::with_exposed_provenance_mut(from), len, len, flags, to)
-    };
+    let p =
+        unsafe { libc::mremap(core::ptr::with_exposed_provenance_mut(from), len, len, flags, to) };
     check(p as libc::c_long).map(drop)
 }
 
@@ -144,7 +143,6 @@ pub(crate) fn noexec(fd: RawFd) -> bool {
     let ok = unsafe { libc::fstatvfs(fd, &mut stat) } == 0;
     ok && stat.f_flag & libc::ST_NOEXEC != 0
 }
-
 
 /// A word of the auxiliary vector, 0 if it is not there.
 pub(crate) fn auxv(kind: libc::c_ulong) -> usize {

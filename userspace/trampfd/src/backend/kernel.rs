@@ -275,10 +275,8 @@ impl Service {
         if let Some(at) = cleared {
             return self.bind_cleared(at, kind, count);
         }
-        let fresh = self
-            .tables
-            .iter()
-            .position(|t| t.reg == kind.reg && t.next < self.geometry.slots);
+        let fresh =
+            self.tables.iter().position(|t| t.reg == kind.reg && t.next < self.geometry.slots);
         let at = match fresh {
             Some(at) => at,
             None => self.add_table(kind.reg)?,
