@@ -1,42 +1,35 @@
-//! The entry for signatures that use up the integer argument registers.
+//! What a stub jumps to: how a C call arrives at a Rust function with its arguments and the data.
 //!
-//! There is no argument register left that could carry the data pointer, so the stub loads the
-//! static chain register and jumps to [`crate::arch::entry`]. The entry stores what its callee
-//! could not see otherwise into a [`crate::arch::Frame`], and passes the frame's address in the
-//! last integer argument register. Nothing is pushed again: the callee reads the caller's stack
-//! arguments where they lie.
+//! Three ways, each a function of [`crate::arch`] that is made for each [`Callee`]:
+//!
+//! | signature | stub loads | way |
+//! |---|---|---|
+//! | an integer argument register is left, no stack arguments | that register | [`crate::arch::in_registers`] |
+//! | the same with stack arguments (floating-point ones) | that register | [`crate::arch::on_stack`] |
+//! | all integer argument registers used | static chain register | [`crate::arch::entry`] |
+//!
+//! In the last case no argument register can carry the data pointer. The entry stores what its
+//! callee could not see otherwise into a [`crate::arch::Frame`], and passes the frame's address
+//! in the last integer argument register. Nothing is pushed again: stack arguments are read where
+//! the caller put them.
 
-use crate::arch::Frame;
+use crate::arch::Regs;
 
-/// Who is called by [`crate::arch::entry`].
-pub trait Framed {
+/// Who is called in the end.
+pub trait Callee {
     /// The result, as the C signature says.
     type Ret;
 
-    /// Gets the integer argument registers but the last, the frame instead of the last, and the
-    /// floating-point argument registers, as the caller of the stub left them.
+    /// The table whose stubs lead here: the index of the integer argument register that carries
+    /// the data, or the static chain register's.
+    const TABLE: usize;
+
+    /// Gets what the stub loaded, and the argument registers as the caller of the stub left them.
     ///
     /// # Safety
     ///
-    /// Only [`crate::arch::entry`] calls it. A register that the C signature does not use holds
-    /// no value of any meaning.
-    #[allow(clippy::too_many_arguments)]
-    unsafe extern "C-unwind" fn shim(
-        i0: u64,
-        i1: u64,
-        i2: u64,
-        i3: u64,
-        i4: u64,
-        frame: *const Frame,
-        f0: f64,
-        f1: f64,
-        f2: f64,
-        f3: f64,
-        f4: f64,
-        f5: f64,
-        f6: f64,
-        f7: f64,
-    ) -> Self::Ret;
+    /// Only the functions of [`crate::arch`] call it, for a stub of table [`Callee::TABLE`].
+    unsafe fn call(data: usize, regs: &Regs) -> Self::Ret;
 }
 
 /// Who is told when a stub is called whose slot was freed.

@@ -7,7 +7,8 @@
 //! | `TABLES`, `static_table` | tables: one for each of `INT_REGS`, then the static chain's |
 //! | `TABLE_SLOTS`, `TABLE_ALIGN`, `SLOT_STRIDE` | geometry of a table |
 //! | `place` | where the calling convention puts each argument |
-//! | `Frame`, `entry` | the entry for signatures that use all of `INT_REGS` |
+//! | `Regs` | the registers and stack words of a call |
+//! | `in_registers`, `on_stack`, `entry` (with `Frame`) | what stubs jump to, see [`crate::entry`] |
 //! | `freed` | the entry that a freed slot jumps to |
 //! | `eh_frame` | unwind information for stubs at another address |
 

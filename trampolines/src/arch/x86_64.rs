@@ -35,7 +35,7 @@ use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 
 use crate::arch::Place;
-use crate::entry::{Framed, Freed};
+use crate::entry::{Callee, Freed};
 use crate::table::{Slot, StaticTable};
 
 /// Integer argument registers in order: rdi, rsi, rdx, rcx, r8, r9, as DWARF numbers.
@@ -103,13 +103,139 @@ impl Frame {
     }
 }
 
-/// The entry that a stub of the static chain register jumps to: calls [`Framed::shim`] of `T`.
+/// Floating-point arguments that can be on the stack while an integer argument register is free:
+/// of 12 arguments, those beyond the floating-point registers.
+const STACK_WORDS: usize = 4;
+
+/// What the caller of a stub left.
+///
+/// # Invariants
+///
+/// `ints` and `floats` hold the argument registers. `stack`, or where it is not null `frame`,
+/// holds the stack words that the signature has.
+#[derive(Debug)]
+pub struct Regs {
+    ints: [u64; INT_REGS.len()],
+    floats: [u64; FLOAT_REGS],
+    stack: [u64; STACK_WORDS],
+    frame: *const Frame,
+}
+
+impl Regs {
+    /// The word of the argument at `place`.
+    ///
+    /// # Safety
+    ///
+    /// The signature has an argument at `place`.
+    #[inline(always)]
+    pub unsafe fn word(&self, place: Place) -> u64 {
+        match place {
+            Place::Int(n) => self.ints[n],
+            Place::Float(n) => self.floats[n],
+            Place::Stack(n) if self.frame.is_null() => self.stack[n],
+            // SAFETY: by the invariant, the frame is there, and has this word.
+            Place::Stack(n) => unsafe { Frame::stack_word(self.frame, n) },
+        }
+    }
+}
+
+/// Entered by a stub that loads an integer argument register, for a signature without stack
+/// arguments. Every argument register is a parameter, whether the signature uses it or not: the
+/// ones that it does not use are never looked at.
+///
+/// # Safety
+///
+/// It is entered from such a stub only.
+#[allow(clippy::too_many_arguments, reason = "one for each argument register")]
+pub unsafe extern "C-unwind" fn in_registers<T: Callee>(
+    i0: u64,
+    i1: u64,
+    i2: u64,
+    i3: u64,
+    i4: u64,
+    i5: u64,
+    f0: f64,
+    f1: f64,
+    f2: f64,
+    f3: f64,
+    f4: f64,
+    f5: f64,
+    f6: f64,
+    f7: f64,
+) -> T::Ret {
+    let ints = [i0, i1, i2, i3, i4, i5];
+    let floats = [f0, f1, f2, f3, f4, f5, f6, f7].map(f64::to_bits);
+    let regs = Regs { ints, floats, stack: [0; STACK_WORDS], frame: core::ptr::null() };
+    // SAFETY: by the contract.
+    unsafe { T::call(ints[T::TABLE] as usize, &regs) }
+}
+
+/// The same for a signature with stack arguments: words that follow the return address.
+///
+/// # Safety
+///
+/// It is entered from such a stub only.
+#[allow(clippy::too_many_arguments, reason = "one for each argument register and stack word")]
+pub unsafe extern "C-unwind" fn on_stack<T: Callee>(
+    i0: u64,
+    i1: u64,
+    i2: u64,
+    i3: u64,
+    i4: u64,
+    i5: u64,
+    f0: f64,
+    f1: f64,
+    f2: f64,
+    f3: f64,
+    f4: f64,
+    f5: f64,
+    f6: f64,
+    f7: f64,
+    s0: u64,
+    s1: u64,
+    s2: u64,
+    s3: u64,
+) -> T::Ret {
+    let ints = [i0, i1, i2, i3, i4, i5];
+    let floats = [f0, f1, f2, f3, f4, f5, f6, f7].map(f64::to_bits);
+    let regs = Regs { ints, floats, stack: [s0, s1, s2, s3], frame: core::ptr::null() };
+    // SAFETY: by the contract.
+    unsafe { T::call(ints[T::TABLE] as usize, &regs) }
+}
+
+/// Called by [`entry`]: `frame` stands in for the last integer argument register.
+#[allow(clippy::too_many_arguments, reason = "one for each argument register")]
+unsafe extern "C-unwind" fn framed<T: Callee>(
+    i0: u64,
+    i1: u64,
+    i2: u64,
+    i3: u64,
+    i4: u64,
+    frame: *const Frame,
+    f0: f64,
+    f1: f64,
+    f2: f64,
+    f3: f64,
+    f4: f64,
+    f5: f64,
+    f6: f64,
+    f7: f64,
+) -> T::Ret {
+    // SAFETY: `entry` passes its frame.
+    let (data, i5) = unsafe { ((*frame).data, (*frame).last_int) };
+    let ints = [i0, i1, i2, i3, i4, i5];
+    let floats = [f0, f1, f2, f3, f4, f5, f6, f7].map(f64::to_bits);
+    // SAFETY: by the contract of `entry`.
+    unsafe { T::call(data, &Regs { ints, floats, stack: [0; STACK_WORDS], frame }) }
+}
+
+/// The entry that a stub of the static chain register jumps to.
 ///
 /// # Safety
 ///
 /// It is no C function: only a stub that loads r10 may jump here.
 #[unsafe(naked)]
-pub unsafe extern "C" fn entry<T: Framed>() {
+pub unsafe extern "C" fn entry<T: Callee>() {
     naked_asm!(
         ".cfi_startproc",
         "endbr64",
@@ -121,12 +247,12 @@ pub unsafe extern "C" fn entry<T: Framed>() {
         "push %r9",
         "push %r10",
         "mov %rsp, %r9",
-        "call {shim}",
+        "call {framed}",
         "leave",
         ".cfi_def_cfa %rsp, 8",
         "ret",
         ".cfi_endproc",
-        shim = sym T::shim,
+        framed = sym framed::<T>,
         options(att_syntax)
     )
 }

@@ -1,59 +1,16 @@
-//! The way up: what a stub jumps to, and how it calls what the user gave.
+//! The way up: how what the user gave is called with what C passed.
 //!
-//! For each kind of closure the compiler makes one *shim*. It is entered with the registers as
-//! the C caller left them and the address of a [`Call`] value in the register that the stub
-//! loads, takes the arguments from where the calling convention put them, and calls the value.
-//! Which shim, is decided by the signature alone, in constants:
-//!
-//! | signature | stub loads | jumps to |
-//! |---|---|---|
-//! | an integer argument register is left, no stack arguments | that register | [`in_registers`] |
-//! | the same with stack arguments (floating-point ones) | that register | [`on_stack`] |
-//! | all integer argument registers used | static chain register | `arch::entry`, which calls [`framed`](Framed::shim) |
+//! For each kind of closure the compiler makes one *shim*, of those in `trampfd_text::entry`. It
+//! takes the arguments from where the calling convention put them, and calls the [`Call`] value
+//! whose address the stub loaded. Which shim, is decided by the signature alone, in constants.
 
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 
-use trampfd_text::arch::{self, Frame, Place};
-use trampfd_text::entry::Framed;
+use trampfd_text::arch::{self, Regs};
+use trampfd_text::entry::Callee;
 
 use crate::signature::{Arg, Args, Ret, Signature};
-
-/// Floating-point arguments that can be on the stack while an integer argument register is free:
-/// of 12 arguments, those beyond the floating-point registers.
-const STACK_WORDS: usize = 4;
-
-/// What the caller of a stub left, as the shim sees it.
-///
-/// # Invariants
-///
-/// `ints` and `floats` hold the argument registers. `stack` and `frame` are such that the stack
-/// words which the signature has can be read through one of them.
-#[derive(Debug)]
-pub struct Regs {
-    ints: [u64; arch::INT_REGS.len()],
-    floats: [u64; arch::FLOAT_REGS],
-    stack: [u64; STACK_WORDS],
-    frame: *const Frame,
-}
-
-impl Regs {
-    /// The word of the argument at `place`.
-    ///
-    /// # Safety
-    ///
-    /// The signature has an argument at `place`.
-    #[inline(always)]
-    pub unsafe fn word(&self, place: Place) -> u64 {
-        match place {
-            Place::Int(n) => self.ints[n],
-            Place::Float(n) => self.floats[n],
-            Place::Stack(n) if self.frame.is_null() => self.stack[n],
-            // SAFETY: by the invariant, the frame is there, and has this word.
-            Place::Stack(n) => unsafe { Frame::stack_word(self.frame, n) },
-        }
-    }
-}
 
 /// A value that can be called with arguments `A`.
 ///
@@ -284,119 +241,32 @@ pub trait FunctionMut<S: Signature> {
 /// The shim of signature `S` and value `V`.
 struct Shim<S, V>(PhantomData<(S, V)>);
 
+impl<S: Signature, V: Call<S::Args, S::Ret>> Callee for Shim<S, V> {
+    type Ret = S::Ret;
+
+    const TABLE: usize = S::PLAN.table();
+
+    #[inline(always)]
+    unsafe fn call(data: usize, regs: &Regs) -> S::Ret {
+        #[inline(always)]
+        extern "C" fn never_unwinds<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        let value = core::ptr::with_exposed_provenance::<V>(data);
+        // SAFETY: entered from a stub of this signature, which loaded the value's address.
+        let call = || unsafe { V::call(value, S::Args::load(regs)) };
+        // Where a panic would leave a function of the ABI "C", Rust prints it and aborts.
+        if S::UNWIND { call() } else { never_unwinds(call) }
+    }
+}
+
 /// The code that a stub of signature `S` jumps to for a value `V`, whose address it loads.
 pub(crate) const fn shim<S: Signature, V: Call<S::Args, S::Ret>>() -> *const () {
     if S::PLAN.framed() {
         arch::entry::<Shim<S, V>> as *const ()
     } else if S::PLAN.stack {
-        on_stack::<S, V> as *const ()
+        arch::on_stack::<Shim<S, V>> as *const ()
     } else {
-        in_registers::<S, V> as *const ()
-    }
-}
-
-/// Calls the value, as the ABI of `S` wants it: where a panic would leave a function of the ABI
-/// "C", Rust prints it and ends the process.
-///
-/// # Safety
-///
-/// The registers are those that a caller of `S` left; `value` is live.
-#[inline(always)]
-unsafe fn up<S: Signature, V: Call<S::Args, S::Ret>>(value: *const V, regs: Regs) -> S::Ret {
-    #[inline(always)]
-    extern "C" fn never_unwinds<R>(f: impl FnOnce() -> R) -> R {
-        f()
-    }
-    // SAFETY: both by the contract.
-    let call = || unsafe { V::call(value, S::Args::load(&regs)) };
-    if S::UNWIND { call() } else { never_unwinds(call) }
-}
-
-/// Entered by a stub that loads an integer argument register, for a signature without stack
-/// arguments. Every argument register is a parameter, whether the signature uses it or not: the
-/// ones that it does not use are never looked at.
-#[allow(clippy::too_many_arguments, reason = "one for each argument register")]
-unsafe extern "C-unwind" fn in_registers<S: Signature, V: Call<S::Args, S::Ret>>(
-    i0: u64,
-    i1: u64,
-    i2: u64,
-    i3: u64,
-    i4: u64,
-    i5: u64,
-    f0: f64,
-    f1: f64,
-    f2: f64,
-    f3: f64,
-    f4: f64,
-    f5: f64,
-    f6: f64,
-    f7: f64,
-) -> S::Ret {
-    let ints = [i0, i1, i2, i3, i4, i5];
-    let floats = [f0, f1, f2, f3, f4, f5, f6, f7].map(f64::to_bits);
-    let value = core::ptr::with_exposed_provenance(ints[S::PLAN.table()] as usize);
-    // SAFETY: entered from a stub of this signature, which loaded the value's address.
-    unsafe {
-        up::<S, V>(value, Regs { ints, floats, stack: [0; STACK_WORDS], frame: core::ptr::null() })
-    }
-}
-
-/// The same for a signature with stack arguments: words that follow the return address.
-#[allow(clippy::too_many_arguments, reason = "one for each argument register and stack word")]
-unsafe extern "C-unwind" fn on_stack<S: Signature, V: Call<S::Args, S::Ret>>(
-    i0: u64,
-    i1: u64,
-    i2: u64,
-    i3: u64,
-    i4: u64,
-    i5: u64,
-    f0: f64,
-    f1: f64,
-    f2: f64,
-    f3: f64,
-    f4: f64,
-    f5: f64,
-    f6: f64,
-    f7: f64,
-    s0: u64,
-    s1: u64,
-    s2: u64,
-    s3: u64,
-) -> S::Ret {
-    let ints = [i0, i1, i2, i3, i4, i5];
-    let floats = [f0, f1, f2, f3, f4, f5, f6, f7].map(f64::to_bits);
-    let value = core::ptr::with_exposed_provenance(ints[S::PLAN.table()] as usize);
-    // SAFETY: entered from a stub of this signature, which loaded the value's address.
-    unsafe {
-        up::<S, V>(value, Regs { ints, floats, stack: [s0, s1, s2, s3], frame: core::ptr::null() })
-    }
-}
-
-impl<S: Signature, V: Call<S::Args, S::Ret>> Framed for Shim<S, V> {
-    type Ret = S::Ret;
-
-    unsafe extern "C-unwind" fn shim(
-        i0: u64,
-        i1: u64,
-        i2: u64,
-        i3: u64,
-        i4: u64,
-        frame: *const Frame,
-        f0: f64,
-        f1: f64,
-        f2: f64,
-        f3: f64,
-        f4: f64,
-        f5: f64,
-        f6: f64,
-        f7: f64,
-    ) -> S::Ret {
-        // SAFETY: `arch::entry` passes its frame, with the data pointer of the stub.
-        let (value, i5) = unsafe { ((*frame).data, (*frame).last_int) };
-        let ints = [i0, i1, i2, i3, i4, i5];
-        let floats = [f0, f1, f2, f3, f4, f5, f6, f7].map(f64::to_bits);
-        let value = core::ptr::with_exposed_provenance(value);
-        // SAFETY: entered from a stub of this signature.
-        unsafe { up::<S, V>(value, Regs { ints, floats, stack: [0; STACK_WORDS], frame }) }
+        arch::in_registers::<Shim<S, V>> as *const ()
     }
 }

@@ -4,9 +4,7 @@
 //! or its `"C-unwind"` form. Its arguments and result are [`Arg`] and [`Ret`]: the primitive C
 //! types, never references, whose lifetime would be the caller's choice.
 
-use trampfd_text::arch::{self, Place};
-
-use crate::call::Regs;
+use trampfd_text::arch::{self, Place, Regs};
 
 /// A type that C passes as one argument: an integer of up to 64 bits, `bool`, `f32`, `f64`, a
 /// thin pointer or `Option` of a function pointer.
@@ -179,6 +177,7 @@ macro_rules! signature {
         unsafe impl<$($A: Arg),*> Args for ($($A,)*) {
             const FLOAT: &'static [bool] = &[$($A::FLOAT),*];
 
+            #[allow(clippy::unused_unit, reason = "no arguments are a unit")]
             #[inline(always)]
             unsafe fn load(_regs: &Regs) -> Self {
                 ($(

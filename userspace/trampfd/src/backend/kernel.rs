@@ -109,7 +109,7 @@ impl Geometry {
     /// The stub behind `stub`.
     fn after(&self, stub: usize) -> usize {
         let next = stub + self.stride;
-        if next % self.page / self.stride == self.per_page || next % self.page == 0 {
+        if next % self.page / self.stride == self.per_page || next.is_multiple_of(self.page) {
             next.next_multiple_of(self.page)
         } else {
             next
@@ -242,7 +242,7 @@ impl Service {
     /// A run of at most `most` slots of this kind, of those that are bound or newly bound.
     fn take_run(&mut self, kind: Kind, most: u32) -> Result<Run, Error> {
         let sealed = self.sealed;
-        if !self.kinds.get(&kind).is_some_and(|bound| !bound.runs.is_empty()) {
+        if self.kinds.get(&kind).is_none_or(|bound| bound.runs.is_empty()) {
             let last = self.kinds.get(&kind).map_or(0, |bound| bound.last);
             let bound = self.bind(kind, (last * 2).clamp(1, MAX_RUN))?;
             let entry = self.kinds.entry(kind).or_default();
