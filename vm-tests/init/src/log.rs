@@ -10,7 +10,7 @@ const COMPLAINTS: [&str; 8] = [
     "WARNING:",
     "BUG:",
     "Oops",
-    "------------[ cut here ]",
+    "kernel BUG",
     "general protection fault",
     "watchdog: BUG",
     "INFO: task ",
@@ -24,11 +24,7 @@ pub struct Log(File);
 impl Log {
     /// Opens the log at its first record.
     pub fn open() -> Result<Self> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open("/dev/kmsg")
-            .map(Self)
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").map(Self)
     }
 
     /// The complaints since the last call.
@@ -60,10 +56,7 @@ impl Log {
 fn complaint(record: &str) -> Option<&str> {
     let (_, message) = record.split_once(';')?;
     let message = message.lines().next()?;
-    COMPLAINTS
-        .iter()
-        .any(|c| message.starts_with(c))
-        .then_some(message)
+    COMPLAINTS.iter().any(|c| message.starts_with(c)).then_some(message)
 }
 
 #[cfg(test)]

@@ -76,10 +76,7 @@ fn unknown(key: &str, value: &str) -> Error {
 /// The `name=value` lines of a file.
 fn settings(path: &Path) -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(path)?;
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
     lines
         .map(|line| {
             let (key, value) = line.split_once('=').ok_or_else(|| unknown(line, ""))?;
@@ -111,18 +108,11 @@ fn main() {
 
 fn run() -> Result<()> {
     let mounted = mount_all();
-    let console = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/console")?;
+    let console = OpenOptions::new().read(true).write(true).open("/dev/console")?;
     sys::become_stdio(&console)?;
-    let mut machine = Machine {
-        report: Report::open()?,
-        log: Log::open()?,
-        conf: Conf::read()?,
-    };
+    let mut machine = Machine { report: Report::open()?, log: Log::open()?, conf: Conf::read()? };
     machine.report.begin("init")?;
-    machine.rows("init", vec![Row::of("file systems", mounted)])?;
+    machine.check("file systems", mounted)?;
     machine.run()?;
     machine.report.verdict()
 }
@@ -144,25 +134,19 @@ struct Machine {
 
 impl Machine {
     fn run(&mut self) -> Result<()> {
-        let mut rows = vec![
-            Row::of("loopback", sys::loopback_up()),
-            Row::of(
-                "memory controller",
-                fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids"),
-            ),
-        ];
-        for module in &self.conf.stock_modules {
-            rows.push(Row::of(
-                &format!("load {}", module.display()),
-                sys::load_module(module),
-            ));
+        self.check("loopback", sys::loopback_up())?;
+        let controllers = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids");
+        self.check("memory and pids controllers", controllers)?;
+        for module in self.conf.stock_modules.clone() {
+            let loaded = sys::load_module(&module);
+            self.check(&format!("load {}", module.display()), loaded)?;
         }
         let module = self.conf.module.clone();
         if let Some(module) = &module {
-            rows.extend(service::load(module));
+            self.steps(&service::LOAD, module)?;
         }
-        rows.push(Row::of("the log is clean", self.log_is_clean()));
-        self.rows("init", rows)?;
+        let log = self.log_is_clean();
+        self.check("the log is clean", log)?;
 
         if let Some(exec) = self.conf.exec.clone() {
             self.exec(&exec)?;
@@ -171,12 +155,25 @@ impl Machine {
         }
 
         self.report.begin("init")?;
-        let mut rows = match &module {
-            Some(module) => service::unload(module),
-            None => service::without(),
-        };
-        rows.push(Row::of("the log is clean to the end", self.log_is_clean()));
-        self.rows("init", rows)
+        if let Some(module) = &module {
+            self.steps(&service::UNLOAD, module)?;
+        }
+        self.check("only a module from outside taints the kernel", service::taint())?;
+        let log = self.log_is_clean();
+        self.check("the log is clean to the end", log)
+    }
+
+    /// Reports each step at once: one may take the machine down.
+    fn steps(&mut self, steps: &[service::Step], module: &Path) -> Result<()> {
+        steps.iter().try_for_each(|(name, step)| self.check(name, step(module)))
+    }
+
+    fn check<E: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        result: std::result::Result<(), E>,
+    ) -> Result<()> {
+        self.report.row("init", &Row::of(name, result))
     }
 
     fn tests(&mut self) -> Result<()> {
@@ -187,7 +184,7 @@ impl Machine {
             .collect();
         if programs.is_empty() {
             let reason = format!("/tests has no program with {filter:?} in its name");
-            self.rows("init", vec![Row::failed("test programs", reason)])?;
+            self.report.row("init", &Row::failed("test programs", reason))?;
         }
         for program in programs {
             let name = name_of(&program);
@@ -215,10 +212,7 @@ impl Machine {
         };
         let rust = program.extension().is_some_and(|e| e == "libtest");
         let arguments: &[&str] = if rust { &["--test-threads=1"] } else { &[] };
-        if !environment
-            .iter()
-            .any(|(key, _)| key == "TRAMPFD_TEST_BACKENDS")
-        {
+        if !environment.iter().any(|(key, _)| key == "TRAMPFD_TEST_BACKENDS") {
             environment.push(("TRAMPFD_TEST_BACKENDS".into(), "kernel".into()));
         }
         let arguments: Vec<String> = arguments.iter().map(|&a| a.to_owned()).collect();
@@ -271,24 +265,19 @@ impl Machine {
     }
 
     fn rows(&mut self, program: &str, rows: Vec<Row>) -> Result<()> {
-        rows.iter()
-            .try_for_each(|row| self.report.row(program, row))
+        rows.iter().try_for_each(|row| self.report.row(program, row))
     }
 }
 
 fn name_of(path: &Path) -> &str {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("")
+    path.file_name().and_then(|name| name.to_str()).unwrap_or("")
 }
 
 /// The executable files of `folder`, sorted by name.
 fn programs(folder: &Path) -> Vec<PathBuf> {
     // No folder holds no program; that none was found is said by the caller.
     let entries = fs::read_dir(folder).into_iter().flatten();
-    let mut found: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
+    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     found.retain(|path| {
         fs::metadata(path)
             .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)

@@ -31,6 +31,7 @@ pub fn run(
     let mut command = Command::new(program);
     command
         .args(arguments)
+        .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
         .envs(environment.iter().map(|(k, v)| (k, v)))
         .current_dir("/");
     command.stdin(Stdio::null()).process_group(0);
@@ -64,15 +65,9 @@ pub fn run(
     sys::kill_all();
     let text = text.join().unwrap_or_default();
     let end = if late {
-        End {
-            code: None,
-            text: format!("stopped after {} seconds", limit.as_secs()),
-        }
+        End { code: None, text: format!("stopped after {} seconds", limit.as_secs()) }
     } else {
-        End {
-            code: status.code(),
-            text: words(status),
-        }
+        End { code: status.code(), text: words(status) }
     };
     Ok(Ran { text, end })
 }

@@ -17,15 +17,9 @@ pub struct Report {
 impl Report {
     /// Opens the channel.
     pub fn open() -> Result<Self> {
-        let port = OpenOptions::new()
-            .write(true)
-            .read(true)
-            .open("/dev/ttyS1")?;
+        let port = OpenOptions::new().write(true).read(true).open("/dev/ttyS1")?;
         sys::make_raw(&port)?;
-        Ok(Self {
-            port,
-            counts: [0; 3],
-        })
+        Ok(Self { port, counts: [0; 3] })
     }
 
     /// Says that `program` starts: what is named last is what hung.
@@ -54,11 +48,7 @@ impl Report {
     /// Ends the report.
     pub fn verdict(mut self) -> Result<()> {
         let [passed, failed, skipped] = self.counts.map(|n| n.to_string());
-        let word = if self.counts[1] == 0 {
-            "success"
-        } else {
-            "failure"
-        };
+        let word = if self.counts[1] == 0 { "success" } else { "failure" };
         self.line(&["verdict", word, &passed, &failed, &skipped])?;
         sys::drain(&self.port)
     }

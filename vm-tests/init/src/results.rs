@@ -38,11 +38,7 @@ pub struct Row {
 impl Row {
     /// A row that says so.
     pub fn new(outcome: Outcome, test: &str, reason: &str) -> Self {
-        Self {
-            outcome,
-            test: test.trim().to_owned(),
-            reason: reason.trim().to_owned(),
-        }
+        Self { outcome, test: test.trim().to_owned(), reason: reason.trim().to_owned() }
     }
 
     /// A failed row.
@@ -127,10 +123,7 @@ pub fn tap(text: &str, end: &End) -> Vec<Row> {
             let (count, why) = count.split_once('#').unwrap_or((count, ""));
             match (count.trim().parse(), &plan) {
                 (Ok(count), None) => plan = Some((count, why.trim().to_owned())),
-                _ => wrong.push(Row::failed(
-                    "plan",
-                    format!("{line}: not a plan, or the second"),
-                )),
+                _ => wrong.push(Row::failed("plan", format!("{line}: not a plan, or the second"))),
             }
         } else if let Some(why) = line.strip_prefix("Bail out!") {
             wrong.push(Row::failed("bail out", why));
@@ -151,18 +144,10 @@ pub fn tap(text: &str, end: &End) -> Vec<Row> {
         Some((0, _)) => wrong.push(Row::failed("plan", "no tests")),
         Some((n, _)) if *n == rows.len() => {}
         Some((n, _)) => {
-            let reason = format!(
-                "{} of {n} results; {}; {}",
-                rows.len(),
-                end.text,
-                notes.take()
-            );
+            let reason = format!("{} of {n} results; {}; {}", rows.len(), end.text, notes.take());
             wrong.push(Row::failed("plan", reason));
         }
-        None => wrong.push(Row::failed(
-            "plan",
-            format!("no plan; {}; {}", end.text, notes.take()),
-        )),
+        None => wrong.push(Row::failed("plan", format!("no plan; {}; {}", end.text, notes.take()))),
     }
     rows.extend(wrong);
     agree(rows, end)
@@ -172,16 +157,14 @@ fn tap_result(line: &str) -> Option<(Outcome, &str)> {
     if let Some(rest) = line.strip_prefix("ok ") {
         return Some((Outcome::Passed, rest));
     }
-    line.strip_prefix("not ok ")
-        .map(|rest| (Outcome::Failed, rest))
+    line.strip_prefix("not ok ").map(|rest| (Outcome::Failed, rest))
 }
 
 /// What follows `word` where `text` starts with it, in either case.
 fn word_first<'a>(text: &'a str, word: &str) -> Option<&'a str> {
     let text = text.trim_start();
     let head = text.get(..word.len())?;
-    head.eq_ignore_ascii_case(word)
-        .then(|| text[word.len()..].trim())
+    head.eq_ignore_ascii_case(word).then(|| text[word.len()..].trim())
 }
 
 /// Reads what libtest prints with one test at a time. A test that writes past
@@ -192,9 +175,7 @@ pub fn libtest(text: &str, end: &End) -> Vec<Row> {
     let mut open: Option<&str> = None;
     let mut told: Option<String> = None;
     for line in text.lines().map(str::trim_end) {
-        let header = line
-            .strip_prefix("---- ")
-            .and_then(|l| l.split_once(" std"));
+        let header = line.strip_prefix("---- ").and_then(|l| l.split_once(" std"));
         if let Some((name, _)) = header {
             told = Some(name.to_owned());
         } else if let Some(name) = &told {
@@ -212,9 +193,8 @@ pub fn libtest(text: &str, end: &End) -> Vec<Row> {
             plan = plan.or(count);
         } else {
             let mut said = line;
-            if let Some((name, rest)) = line
-                .strip_prefix("test ")
-                .and_then(|l| l.split_once(" ... "))
+            if let Some((name, rest)) =
+                line.strip_prefix("test ").and_then(|l| l.split_once(" ... "))
             {
                 if let Some(before) = open.replace(name) {
                     rows.push(Row::failed(before, "no result"));
@@ -276,10 +256,7 @@ mod tests {
     use super::*;
 
     fn end(code: i32) -> End {
-        End {
-            code: Some(code),
-            text: format!("exit status {code}"),
-        }
+        End { code: Some(code), text: format!("exit status {code}") }
     }
 
     fn outcomes(rows: &[Row]) -> String {
@@ -319,10 +296,7 @@ mod tests {
     fn tap_without_or_beside_its_plan_fails() {
         assert_eq!(outcomes(&tap("ok 1 - a\n", &end(0))), "pff");
         assert_eq!(outcomes(&tap("1..2\nok 1 - a\n", &end(0))), "pff");
-        assert_eq!(
-            outcomes(&tap("1..1\nok 1 - a\nok 2 - b\n", &end(0))),
-            "ppff"
-        );
+        assert_eq!(outcomes(&tap("1..1\nok 1 - a\nok 2 - b\n", &end(0))), "ppff");
         assert_eq!(outcomes(&tap("1..1\n1..1\nok 1 - a\n", &end(0))), "pff");
         assert_eq!(outcomes(&tap("1..0\n", &end(0))), "ff");
         assert_eq!(outcomes(&tap("", &end(0))), "ff");
@@ -332,10 +306,7 @@ mod tests {
     #[test]
     fn tap_wrong_numbers_and_bailing_out_fail() {
         assert_eq!(outcomes(&tap("1..2\nok 1 - a\nok 1 - b\n", &end(1))), "ppf");
-        assert_eq!(
-            outcomes(&tap("1..1\nok 1 - a\nBail out! no more\n", &end(1))),
-            "pf"
-        );
+        assert_eq!(outcomes(&tap("1..1\nok 1 - a\nBail out! no more\n", &end(1))), "pf");
     }
 
     #[test]
@@ -356,10 +327,7 @@ mod tests {
         let rows = libtest(LIBTEST, &end(101));
         assert_eq!(outcomes(&rows), "pfsp");
         assert_eq!(rows[0].test, "a::one");
-        assert_eq!(
-            rows[1].reason,
-            "thread 'two' panicked at x.rs:1:2:; left: 1"
-        );
+        assert_eq!(rows[1].reason, "thread 'two' panicked at x.rs:1:2:; left: 1");
         assert_eq!(rows[2].reason, "no disk");
         assert_eq!(rows[3].test, "four");
     }
@@ -381,9 +349,6 @@ mod tests {
         assert_eq!(outcomes(&rows), "pff");
         assert!(rows[1].reason.contains("139"));
         assert_eq!(outcomes(&libtest("", &end(0))), "fff");
-        assert_eq!(
-            outcomes(&libtest("\nrunning 0 tests\n\ntest result: ok.\n", &end(0))),
-            "ff"
-        );
+        assert_eq!(outcomes(&libtest("\nrunning 0 tests\n\ntest result: ok.\n", &end(0))), "ff");
     }
 }

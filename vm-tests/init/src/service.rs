@@ -17,52 +17,42 @@ const COUNTERS: [&str; 3] = ["live_tables", "live_pages", "live_views"];
 /// is at offset 0.
 const VIEW: usize = 0x80000;
 
-type Check = Result<(), String>;
+/// What did not hold, in words.
+pub type Check = Result<(), String>;
 
 /// The module's parameter called `name`.
 pub fn parameter(name: &str) -> PathBuf {
-    Path::new("/sys/module")
-        .join(NAME)
-        .join("parameters")
-        .join(name)
+    Path::new("/sys/module").join(NAME).join("parameters").join(name)
 }
 
-/// Loads the module and looks at the device, before anything uses it.
-pub fn load(module: &Path) -> Vec<Row> {
-    vec![
-        Row::of("the module loads", sys::load_module(module)),
-        Row::of(
-            "the device is a character device of mode 0444",
-            device_mode(),
-        ),
-        Row::of("nothing is there after loading", nothing_left()),
-        Row::of(
-            "counters see a view, and unloading is refused meanwhile",
-            refuses_to_go(),
-        ),
-        Row::of("nothing is left of that view", nothing_left()),
-    ]
+/// A name, and what must hold of the module in the file.
+pub type Step = (&'static str, fn(&Path) -> Check);
+
+/// Loading, and looking at the device before anything uses it; in this order.
+pub const LOAD: [Step; 5] = [
+    ("the module loads", load),
+    ("the device is a character device of mode 0444", |_| device_mode()),
+    ("nothing is there after loading", |_| nothing_left()),
+    ("counters see a view, and unloading is refused meanwhile", |_| refuses_to_go()),
+    ("nothing is left of that view", |_| nothing_left()),
+];
+
+/// Unloading, loading and unloading again, after everything.
+pub const UNLOAD: [Step; 6] = [
+    ("nothing is left after all tests", |_| nothing_left()),
+    ("the module unloads", |_| unload()),
+    ("the device is gone", |_| gone()),
+    ("the module loads again", load),
+    ("nothing is there after loading again", |_| nothing_left()),
+    ("the module unloads again", |_| unload()),
+];
+
+fn load(module: &Path) -> Check {
+    sys::load_module(module).map_err(|e| e.to_string())
 }
 
-/// Unloads, loads and unloads the module again, after everything.
-pub fn unload(module: &Path) -> Vec<Row> {
-    vec![
-        Row::of("nothing is left after all tests", nothing_left()),
-        Row::of("the module unloads", sys::unload_module(NAME)),
-        Row::of("the device is gone", gone()),
-        Row::of("the module loads again", sys::load_module(module)),
-        Row::of("nothing is there after loading again", nothing_left()),
-        Row::of("the module unloads again", sys::unload_module(NAME)),
-        Row::of("only a module from outside taints the kernel", taint()),
-    ]
-}
-
-/// Without the module only the kernel itself can be looked at.
-pub fn without() -> Vec<Row> {
-    vec![Row::of(
-        "only a module from outside taints the kernel",
-        taint(),
-    )]
+fn unload() -> Check {
+    sys::unload_module(NAME).map_err(|e| e.to_string())
 }
 
 fn device_mode() -> Check {
@@ -108,9 +98,7 @@ fn refused(with: &str) -> Check {
 fn counter(name: &str) -> Result<u64, String> {
     let path = parameter(name);
     let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    text.trim()
-        .parse()
-        .map_err(|e| format!("{name} is {text:?}: {e}"))
+    text.trim().parse().map_err(|e| format!("{name} is {text:?}: {e}"))
 }
 
 /// All counters are zero, now or soon: the last close of a file may lag behind
@@ -136,8 +124,9 @@ pub fn nothing_left() -> Check {
     }
 }
 
-/// Bits 12 and 13: a module from outside, and one without a signature.
-fn taint() -> Check {
+/// Nothing taints the kernel but a module from outside (bit 12) without a
+/// signature (bit 13).
+pub fn taint() -> Check {
     let path = "/proc/sys/kernel/tainted";
     let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
     match text.trim().parse::<u64>() {

@@ -9,11 +9,7 @@ use std::path::Path;
 use std::ptr;
 
 fn check(result: libc::c_long) -> Result<()> {
-    if result == -1 {
-        Err(Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result == -1 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
 fn c_string(text: &str) -> Result<CString> {
@@ -25,13 +21,7 @@ pub fn mount(kind: &str, place: &str, options: &str) -> Result<()> {
     let (kind, place, options) = (c_string(kind)?, c_string(place)?, c_string(options)?);
     // SAFETY: the strings end in zero and outlive the call, which only reads them.
     check(libc::c_long::from(unsafe {
-        libc::mount(
-            kind.as_ptr(),
-            place.as_ptr(),
-            kind.as_ptr(),
-            0,
-            options.as_ptr().cast(),
-        )
+        libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast())
     }))
 }
 
@@ -112,9 +102,7 @@ pub fn kill_group(group: u32) {
 pub fn make_raw(port: &File) -> Result<()> {
     let mut settings = MaybeUninit::<libc::termios>::uninit();
     // SAFETY: the port is open and tcgetattr writes one termios.
-    check(libc::c_long::from(unsafe {
-        libc::tcgetattr(port.as_raw_fd(), settings.as_mut_ptr())
-    }))?;
+    check(libc::c_long::from(unsafe { libc::tcgetattr(port.as_raw_fd(), settings.as_mut_ptr()) }))?;
     // SAFETY: tcgetattr succeeded, so it has written all of it.
     let mut settings = unsafe { settings.assume_init() };
     // SAFETY: `settings` is a termios of ours.
@@ -128,18 +116,14 @@ pub fn make_raw(port: &File) -> Result<()> {
 /// Waits until everything written to a serial port has left it.
 pub fn drain(port: &File) -> Result<()> {
     // SAFETY: tcdrain touches no memory.
-    check(libc::c_long::from(unsafe {
-        libc::tcdrain(port.as_raw_fd())
-    }))
+    check(libc::c_long::from(unsafe { libc::tcdrain(port.as_raw_fd()) }))
 }
 
 /// Makes `file` our stdin, stdout and stderr.
 pub fn become_stdio(file: &File) -> Result<()> {
     for number in 0..3 {
         // SAFETY: the numbers of std's streams stay open, on another file.
-        check(libc::c_long::from(unsafe {
-            libc::dup2(file.as_raw_fd(), number)
-        }))?;
+        check(libc::c_long::from(unsafe { libc::dup2(file.as_raw_fd(), number) }))?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::{Context, Error, Result};
+use crate::files::remake;
 use crate::process::{output, run};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -55,9 +56,7 @@ impl Apt {
             let path = dir.join(name);
             fs::write(&path, text).context(|| path.display().to_string())?;
         }
-        let apt = Self {
-            dir: dir.to_owned(),
-        };
+        let apt = Self { dir: dir.to_owned() };
         run(apt.command("apt-get").args(["-q", "update"]))?;
         Ok(apt)
     }
@@ -90,10 +89,7 @@ impl Apt {
 
     /// The version of `name` that apt would choose.
     fn candidate(&self, name: &str) -> Result<Package> {
-        let text = output(
-            self.command("apt-cache")
-                .args(["show", "--no-all-versions", name]),
-        )?;
+        let text = output(self.command("apt-cache").args(["show", "--no-all-versions", name]))?;
         let field = |key: &str| {
             text.lines()
                 .take_while(|line| !line.is_empty())
@@ -119,13 +115,7 @@ impl Apt {
                 continue;
             }
             let package = self.candidate(&name)?;
-            open.extend(
-                package
-                    .depends
-                    .iter()
-                    .filter(|d| is_of_the_kernel(d))
-                    .cloned(),
-            );
+            open.extend(package.depends.iter().filter(|d| is_of_the_kernel(d)).cloned());
             found.insert(name, package);
         }
         Ok(found.into_values().collect())
@@ -136,11 +126,7 @@ impl Apt {
         let debs = self.dir.join("debs");
         remake(&debs)?;
         let names = packages.iter().map(|p| format!("{}={}", p.name, p.version));
-        run(self
-            .command("apt-get")
-            .args(["-q", "download"])
-            .args(names)
-            .current_dir(&debs))?;
+        run(self.command("apt-get").args(["-q", "download"]).args(names).current_dir(&debs))?;
         unpack_all(&debs, tree)
     }
 
@@ -149,13 +135,7 @@ impl Apt {
     pub fn unpack_root(&self, names: &[String], tree: &Path) -> Result<()> {
         run(self
             .command("apt-get")
-            .args([
-                "-q",
-                "-y",
-                "--no-install-recommends",
-                "--download-only",
-                "install",
-            ])
+            .args(["-q", "-y", "--no-install-recommends", "--download-only", "install"])
             .args(names))?;
         unpack_all(&self.dir.join("cache/archives"), tree)
     }
@@ -171,16 +151,6 @@ fn first_alternatives(depends: &str) -> Vec<String> {
         .filter_map(|d| d.split_whitespace().next())
         .map(|name| name.split(':').next().unwrap_or(name).to_owned())
         .collect()
-}
-
-/// Empties `dir`, or makes it.
-pub fn remake(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).context(|| dir.display().to_string())
-        }
-        _ => fs::create_dir_all(dir).context(|| dir.display().to_string()),
-    }
 }
 
 /// Unpacks every .deb of `debs` and deletes it.
@@ -216,10 +186,8 @@ impl Mirrors {
             files.extend(folder.filter_map(|e| Some(e.ok()?.path())));
         }
         files.sort();
-        let mut mirrors = Self {
-            codename: codename.trim_matches('"').to_owned(),
-            ..Self::default()
-        };
+        let mut mirrors =
+            Self { codename: codename.trim_matches('"').to_owned(), ..Self::default() };
         for file in files {
             // Either form may be missing; no entry at all shows below.
             let Ok(text) = fs::read_to_string(&file) else {
@@ -264,17 +232,13 @@ impl Mirrors {
                     let value = if line.starts_with([' ', '\t']) {
                         inside.then_some(*line)
                     } else {
-                        let found = line
-                            .split_once(':')
-                            .filter(|(k, _)| k.eq_ignore_ascii_case(key));
+                        let found =
+                            line.split_once(':').filter(|(k, _)| k.eq_ignore_ascii_case(key));
                         inside = found.is_some();
                         found.map(|(_, value)| value)
                     };
                     words.extend(
-                        value
-                            .into_iter()
-                            .flat_map(str::split_whitespace)
-                            .map(str::to_owned),
+                        value.into_iter().flat_map(str::split_whitespace).map(str::to_owned),
                     );
                 }
                 words
@@ -292,11 +256,8 @@ impl Mirrors {
     /// live in an archive of their own.
     fn uri_of(&self, suite: &str) -> Result<&str> {
         let own = &self.codename;
-        let like = if suite.ends_with("-security") {
-            format!("{own}-security")
-        } else {
-            own.clone()
-        };
+        let like =
+            if suite.ends_with("-security") { format!("{own}-security") } else { own.clone() };
         self.entries
             .iter()
             .find(|(_, suites)| suites.iter().any(|s| s.trim_end_matches('/') == like))
@@ -310,10 +271,7 @@ mod tests {
     use super::*;
 
     fn mirrors(read: impl FnOnce(&mut Mirrors)) -> Mirrors {
-        let mut m = Mirrors {
-            codename: "bookworm".into(),
-            ..Mirrors::default()
-        };
+        let mut m = Mirrors { codename: "bookworm".into(), ..Mirrors::default() };
         read(&mut m);
         m
     }
@@ -326,10 +284,7 @@ mod tests {
                       Types: deb\nURIs: a:sec\nSuites: bookworm-security\n";
         let one_line = "# deb a:no bookworm main\ndeb-src a:src bookworm main\n\
                         deb [signed-by=/k arch=amd64] a:main bookworm main\ndeb a:sec bookworm-security main\n";
-        for m in [
-            mirrors(|m| m.read_deb822(deb822)),
-            mirrors(|m| m.read_one_line(one_line)),
-        ] {
+        for m in [mirrors(|m| m.read_deb822(deb822)), mirrors(|m| m.read_one_line(one_line))] {
             assert_eq!(m.uri_of("trixie-backports").unwrap(), "a:main");
             assert_eq!(m.uri_of("bookworm").unwrap(), "a:main");
             assert_eq!(m.uri_of("trixie-security").unwrap(), "a:sec");
@@ -346,10 +301,7 @@ mod tests {
     fn takes_the_first_alternative() {
         let depends =
             "kmod, linux-image-a (= 1) | linux-image-a-unsigned (= 1), linux-kbuild:any (>= 2)";
-        assert_eq!(
-            first_alternatives(depends),
-            ["kmod", "linux-image-a", "linux-kbuild"]
-        );
+        assert_eq!(first_alternatives(depends), ["kmod", "linux-image-a", "linux-kbuild"]);
         assert!(first_alternatives("").is_empty());
     }
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::apt::{Apt, remake};
+use crate::apt::Apt;
 use crate::error::{Context, Error, Result};
+use crate::files::{remake, remove_if_any};
 
 /// `kernels.toml`.
 #[derive(Debug, Deserialize)]
@@ -128,14 +129,9 @@ impl Kernels {
             return Ok(tree);
         }
         eprintln!("fetching the compiler root {name}");
-        unstamp(&stamp_file)?;
+        remove_if_any(&stamp_file)?;
         fetch_root(recipe, &dir, &tree).context(|| format!("compiler root {name}"))?;
-        write_stamp(
-            &stamp_file,
-            &RootStamp {
-                recipe: recipe.clone(),
-            },
-        )?;
+        write_stamp(&stamp_file, &RootStamp { recipe: recipe.clone() })?;
         Ok(tree)
     }
 }
@@ -148,22 +144,14 @@ impl Kernel {
 
     /// The headers to build against.
     pub fn headers(&self) -> PathBuf {
-        self.dir
-            .join("tree/usr/src")
-            .join(format!("linux-headers-{}", self.release))
+        self.dir.join("tree/usr/src").join(format!("linux-headers-{}", self.release))
     }
 
     /// The file of each kernel module whose name ends so, below the image.
     pub fn module_folder(&self) -> Result<PathBuf> {
         ["usr/lib/modules", "lib/modules"]
             .iter()
-            .map(|place| {
-                self.dir
-                    .join("tree")
-                    .join(place)
-                    .join(&self.release)
-                    .join("kernel")
-            })
+            .map(|place| self.dir.join("tree").join(place).join(&self.release).join("kernel"))
             .find(|path| path.is_dir())
             .ok_or_else(|| Error::new(format!("no modules of {}", self.release)))
     }
@@ -171,27 +159,20 @@ impl Kernel {
 
 fn fetch(recipe: &Recipe, dir: &Path) -> Result<KernelStamp> {
     eprintln!("fetching kernel {}", recipe.name);
-    unstamp(&dir.join("stamp.toml"))?;
+    remove_if_any(&dir.join("stamp.toml"))?;
     let tree = dir.join("tree");
     remake(&tree)?;
     let apt = Apt::open(&dir.join("apt"), &recipe.suites, recipe.prefer.as_deref())?;
     let packages = apt.kernel_packages(&[&recipe.image, &recipe.headers])?;
     apt.unpack(&packages, &tree)?;
     let (_, release) = image_in(&tree)?;
-    let image = packages
-        .iter()
-        .find(|p| p.name.starts_with("linux-image-") && p.name.ends_with(&release));
+    let image =
+        packages.iter().find(|p| p.name.starts_with("linux-image-") && p.name.ends_with(&release));
     let version = image.map(|p| p.version.clone()).ok_or_else(|| {
-        Error::new(format!(
-            "the image is {release}, but no package is called so"
-        ))
+        Error::new(format!("the image is {release}, but no package is called so"))
     })?;
     relocate_headers(&tree, &release)?;
-    Ok(KernelStamp {
-        release,
-        version,
-        recipe: recipe.clone(),
-    })
+    Ok(KernelStamp { release, version, recipe: recipe.clone() })
 }
 
 /// The one kernel image below `tree`, and its release. Until 6.12 it lies in
@@ -205,19 +186,11 @@ fn image_in(tree: &Path) -> Result<(PathBuf, String)> {
     for folder in list(&tree.join("usr/lib/modules")) {
         let release = file_name(&folder).to_owned();
         let image = ["vmlinuz", "vmlinuz.unsigned"].map(|name| folder.join(name));
-        found.extend(
-            image
-                .into_iter()
-                .find(|path| path.is_file())
-                .map(|path| (path, release)),
-        );
+        found.extend(image.into_iter().find(|path| path.is_file()).map(|path| (path, release)));
     }
     match found.len() {
         1 => Ok(found.remove(0)),
-        n => Err(Error::new(format!(
-            "{n} kernel images below {}",
-            tree.display()
-        ))),
+        n => Err(Error::new(format!("{n} kernel images below {}", tree.display()))),
     }
 }
 
@@ -255,15 +228,11 @@ fn fetch_root(recipe: &RootRecipe, dir: &Path, tree: &Path) -> Result<()> {
 fn list(folder: &Path) -> Vec<PathBuf> {
     // A folder that is not there holds nothing.
     let entries = fs::read_dir(folder).into_iter().flatten();
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect()
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 fn file_name(path: &Path) -> &str {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("")
+    path.file_name().and_then(|name| name.to_str()).unwrap_or("")
 }
 
 /// A stamp that is missing or of another form says that nothing is here.
@@ -274,13 +243,4 @@ fn read_stamp<T: DeserializeOwned>(path: &Path) -> Option<T> {
 fn write_stamp<T: Serialize>(path: &Path, stamp: &T) -> Result<()> {
     let text = toml::to_string(stamp).context(|| path.display().to_string())?;
     fs::write(path, text).context(|| path.display().to_string())
-}
-
-fn unstamp(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).context(|| path.display().to_string())
-        }
-        _ => Ok(()),
-    }
 }

@@ -11,6 +11,7 @@
 
 mod apt;
 mod error;
+mod files;
 mod initramfs;
 mod kernel;
 mod module;
@@ -73,9 +74,7 @@ impl Options {
         let mut options = Self::default();
         while let Some(word) = words.next() {
             let mut value = || {
-                words
-                    .next()
-                    .ok_or_else(|| Error::new(format!("{word} wants a value\n\n{USAGE}")))
+                words.next().ok_or_else(|| Error::new(format!("{word} wants a value\n\n{USAGE}")))
             };
             let seconds = |text: String| text.parse().context(|| format!("{word} {text}"));
             match word.as_str() {
@@ -101,12 +100,9 @@ impl Options {
         }
         if options.names.is_empty() {
             let named = std::env::var("VM_KERNELS").unwrap_or_default();
-            options.names.extend(
-                named
-                    .split(',')
-                    .map(|n| n.trim().to_owned())
-                    .filter(|n| !n.is_empty()),
-            );
+            options
+                .names
+                .extend(named.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()));
         }
         Ok(options)
     }
@@ -152,34 +148,29 @@ fn try_main() -> Result<bool> {
         "prepare" => Ok(each(&recipes, |recipe| {
             let _lock = lock(&places, recipe)?;
             let kernel = kernels.prepare(recipe, &places.cache, options.refresh)?;
-            println!(
-                "kernel {} is {} ({})",
-                recipe.name, kernel.release, kernel.version
-            );
+            println!("kernel {} is {} ({})", recipe.name, kernel.release, kernel.version);
             Ok(())
         })),
         "module" => Ok(each(&recipes, |recipe| {
             let _lock = lock(&places, recipe)?;
             let kernel = kernels.prepare(recipe, &places.cache, false)?;
+            let out = options.out.clone().unwrap_or_else(|| kernel.dir.join("trampfd.ko"));
+            // Where the build fails, no run may take an older module for it.
+            files::remove_if_any(&out)?;
             let start = Instant::now();
-            let source = places.repository.join("kernel-module");
-            let built = module::build(&kernel, options.source.as_deref().unwrap_or(&source))?;
-            let out = options
-                .out
-                .clone()
-                .unwrap_or_else(|| kernel.dir.join("trampfd.ko"));
+            let built = module::build(&kernel, &source_of(&places, &options))?;
             fs::copy(&built, &out).context(|| out.display().to_string())?;
             let seconds = start.elapsed().as_secs_f32();
-            println!(
-                "module for {}: {} ({seconds:.1} s)",
-                kernel.release,
-                out.display()
-            );
+            println!("module for {}: {} ({seconds:.1} s)", kernel.release, out.display());
             Ok(())
         })),
         "run" => run_all(&places, &kernels, &recipes, &options),
         _ => Err(Error::new(format!("what to do?\n\n{USAGE}"))),
     }
+}
+
+fn source_of(places: &Places, options: &Options) -> PathBuf {
+    options.source.clone().unwrap_or_else(|| places.repository.join("kernel-module"))
 }
 
 /// Does `work` for every kernel, also after one has failed.
@@ -218,10 +209,7 @@ fn run_all(
         let mut release = "not there".to_owned();
         let report =
             run_one(places, kernels, recipe, options, &init, &mut release).unwrap_or_else(|e| {
-                Report {
-                    rows: vec![Row::machine("run", e.to_string())],
-                    lines: Vec::new(),
-                }
+                Report { rows: vec![Row::machine("run", e.to_string())], lines: Vec::new() }
             });
         let name = &recipe.name;
         for line in &report.lines {
@@ -239,11 +227,7 @@ fn run_all(
             let flat = row.reason.replace(['\t', '\n', '\r'], " ");
             let word = row.outcome.word();
             // Writing to a string cannot fail.
-            let _ = writeln!(
-                table,
-                "{name}\t{}: {}\t{word}\t{flat}",
-                row.program, row.test
-            );
+            let _ = writeln!(table, "{name}\t{}: {}\t{word}\t{flat}", row.program, row.test);
         }
         let count = |outcome| report.count(outcome);
         let failed = count(Outcome::Failed);
@@ -318,10 +302,16 @@ fn pack(places: &Places, kernel: &Kernel, options: &Options, init: &Path) -> Res
         set("init-only", "1")?;
     }
     if !options.no_module {
-        let module = options
-            .module
-            .clone()
-            .unwrap_or_else(|| kernel.dir.join("trampfd.ko"));
+        let module = match &options.module {
+            Some(module) => module.clone(),
+            None => {
+                let module = kernel.dir.join("trampfd.ko");
+                if let Some(newer) = module::newer_source(&source_of(places, options), &module) {
+                    eprintln!("note: {} is newer than {}", newer.display(), module.display());
+                }
+                module
+            }
+        };
         archive.file("trampfd.ko", 0o644, &read(&module)?);
         set("module", "/trampfd.ko")?;
     }
@@ -332,10 +322,7 @@ fn pack(places: &Places, kernel: &Kernel, options: &Options, init: &Path) -> Res
         set("stock-module", &format!("/{path}"))?;
     }
     archive.file("vm.conf", 0o644, conf.as_bytes());
-    let tree = options
-        .tree
-        .clone()
-        .unwrap_or_else(|| places.cache.join("root"));
+    let tree = options.tree.clone().unwrap_or_else(|| places.cache.join("root"));
     if tree.is_dir() {
         archive.tree(&tree, "")?;
     }

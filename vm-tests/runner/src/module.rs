@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::apt::remake;
 use crate::error::{Context, Error, Result};
+use crate::files::remake;
 use crate::kernel::Kernel;
 use crate::process::run;
 
@@ -22,10 +22,7 @@ pub fn build(kernel: &Kernel, source: &Path) -> Result<PathBuf> {
     fs::write(&log_file, &log).context(|| log_file.display().to_string())?;
     let warnings: Vec<&str> = log.lines().filter(|line| is_warning(line)).collect();
     if !warnings.is_empty() {
-        return Err(Error::new(format!(
-            "module for {name}:\n{}",
-            warnings.join("\n")
-        )));
+        return Err(Error::new(format!("module for {name}:\n{}", warnings.join("\n"))));
     }
     Ok(build.join("trampfd.ko"))
 }
@@ -52,27 +49,12 @@ fn make(kernel: &Kernel, build: &Path) -> Result<String> {
         }
     };
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    command
-        .arg("-C")
-        .arg(&headers)
-        .arg(format!("M={}", build.display()));
+    command.arg("-C").arg(&headers).arg(format!("M={}", build.display()));
     // Said here because the root has no dpkg to ask.
-    command.args([
-        "DEB_BUILD_ARCH=amd64",
-        "DEB_HOST_ARCH=amd64",
-        "W=1",
-        "modules",
-    ]);
+    command.args(["DEB_BUILD_ARCH=amd64", "DEB_HOST_ARCH=amd64", "W=1", "modules"]);
     command.arg(format!("-j{jobs}"));
     // What the caller's own make exports is not for this one.
-    for name in [
-        "MAKEFLAGS",
-        "MFLAGS",
-        "MAKELEVEL",
-        "MAKEOVERRIDES",
-        "KDIR",
-        "ARCH",
-    ] {
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "KDIR", "ARCH"] {
         command.env_remove(name);
     }
     run(&mut command)
@@ -97,13 +79,22 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A file of `source` that changed after `module` was built.
+pub fn newer_source(source: &Path, module: &Path) -> Option<PathBuf> {
+    let built = module.metadata().ok()?.modified().ok()?;
+    fs::read_dir(source).ok()?.flatten().map(|entry| entry.path()).find_map(|path| {
+        if path.is_dir() {
+            return newer_source(&path, module);
+        }
+        let changed = path.metadata().ok()?.modified().ok()?;
+        (changed > built && !is_built(&path)).then_some(path)
+    })
+}
+
 fn is_built(path: &Path) -> bool {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
     let built = ["o", "ko", "cmd", "mod", "order", "symvers"];
-    name.ends_with(".mod.c")
-        || path
-            .extension()
-            .is_some_and(|e| built.iter().any(|b| e == *b))
+    name.ends_with(".mod.c") || path.extension().is_some_and(|e| built.iter().any(|b| e == *b))
 }
 
 #[cfg(test)]
@@ -112,12 +103,8 @@ mod tests {
 
     #[test]
     fn knows_warnings_of_compiler_make_and_modpost() {
-        assert!(is_warning(
-            "table.c:3:5: warning: unused variable 'x' [-Wunused-variable]"
-        ));
-        assert!(is_warning(
-            "WARNING: modpost: missing MODULE_DESCRIPTION() in trampfd.o"
-        ));
+        assert!(is_warning("table.c:3:5: warning: unused variable 'x' [-Wunused-variable]"));
+        assert!(is_warning("WARNING: modpost: missing MODULE_DESCRIPTION() in trampfd.o"));
         assert!(is_warning("make[1]: warning:  Clock skew detected."));
         assert!(!is_warning("  CC [M]  warning.o"));
     }

@@ -20,21 +20,13 @@ pub fn run(command: &mut Command) -> Result<String> {
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(30)..].join("\n");
     let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
-    Err(Error::new(format!(
-        "{name} {}: {}\n{tail}",
-        args.join(" "),
-        done.status
-    )))
+    Err(Error::new(format!("{name} {}: {}\n{tail}", args.join(" "), done.status)))
 }
 
 /// Runs `command` and returns its stdout only; stderr goes to ours.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let done = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context(|| &name)?;
+    let done = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context(|| &name)?;
     if !done.status.success() {
         return Err(Error::new(format!("{name}: {}", done.status)));
     }

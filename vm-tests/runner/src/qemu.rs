@@ -65,63 +65,30 @@ impl Machine<'_> {
         let console = fs::read(self.console()).context(|| self.console().display().to_string())?;
         let console = String::from_utf8_lossy(&console);
         let splats = verdict::splats(&console);
-        if let Some(first) = splats.first() {
-            let more = match splats.len() {
-                1 => String::new(),
-                n => format!(" (and {} lines more)", n - 1),
-            };
-            report
-                .rows
-                .push(Row::machine("console", format!("{first}{more}")));
+        if !splats.is_empty() {
+            let first = splats[..splats.len().min(3)].join("; ");
+            report.rows.push(Row::machine("console", first));
         }
         Ok(report)
     }
 
     fn start(&self, verdict: &Path) -> Result<Guard> {
         let mut command = Command::new("qemu-system-x86_64");
-        command.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         // One thread for all CPUs: QEMU 7.2 with a thread each was seen to
         // break the guest's patching of its own text.
-        command.args([
-            "-machine",
-            "pc",
-            "-accel",
-            "tcg,thread=single",
-            "-cpu",
-            "max",
-            "-m",
-            "1G",
-        ]);
+        command.args(["-machine", "pc", "-accel", "tcg,thread=single", "-cpu", "max", "-m", "1G"]);
         command.args(["-smp", if self.icount { "1" } else { "2" }]);
         if self.icount {
             command.args(["-icount", "shift=0"]);
         }
-        command
-            .arg("-serial")
-            .arg(format!("file:{}", self.console().display()));
-        command
-            .arg("-serial")
-            .arg(format!("file:{}", verdict.display()));
-        command
-            .arg("-kernel")
-            .arg(self.kernel)
-            .arg("-initrd")
-            .arg(self.initramfs);
+        command.arg("-serial").arg(format!("file:{}", self.console().display()));
+        command.arg("-serial").arg(format!("file:{}", verdict.display()));
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
         let fixed = "console=ttyS0 panic_on_warn=1 oops=panic panic=-1 softlockup_panic=1 \
                      watchdog_thresh=30 log_buf_len=4M";
-        command
-            .arg("-append")
-            .arg(format!("{fixed} {}", self.append));
-        let child = command
-            .stdin(Stdio::null())
-            .spawn()
-            .context(|| "qemu-system-x86_64")?;
+        command.arg("-append").arg(format!("{fixed} {}", self.append));
+        let child = command.stdin(Stdio::null()).spawn().context(|| "qemu-system-x86_64")?;
         Ok(Guard(child))
     }
 
@@ -167,13 +134,8 @@ struct Console {
 impl Console {
     fn open(path: &Path, show: bool) -> Result<Self> {
         let mut file = File::open(path).context(|| path.display().to_string())?;
-        file.seek(SeekFrom::Start(0))
-            .context(|| path.display().to_string())?;
-        Ok(Self {
-            file,
-            show,
-            tail: Vec::new(),
-        })
+        file.seek(SeekFrom::Start(0)).context(|| path.display().to_string())?;
+        Ok(Self { file, show, tail: Vec::new() })
     }
 
     /// Reads on; true where the kernel has panicked in it.

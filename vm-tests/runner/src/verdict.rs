@@ -38,9 +38,7 @@ impl Outcome {
     }
 
     fn of_word(word: &str) -> Option<Self> {
-        [Self::Passed, Self::Failed, Self::Skipped]
-            .into_iter()
-            .find(|o| o.word() == word)
+        [Self::Passed, Self::Failed, Self::Skipped].into_iter().find(|o| o.word() == word)
     }
 }
 
@@ -81,10 +79,7 @@ pub struct Report {
 impl Report {
     /// How many rows ended so.
     pub fn count(&self, outcome: Outcome) -> usize {
-        self.rows
-            .iter()
-            .filter(|row| row.outcome == outcome)
-            .count()
+        self.rows.iter().filter(|row| row.outcome == outcome).count()
     }
 }
 
@@ -106,10 +101,7 @@ pub fn parse(channel: &str) -> Report {
                     test: test.to_owned(),
                     reason: reason.to_owned(),
                 }),
-                None => wrong.push(Row::machine(
-                    "protocol",
-                    format!("unknown outcome {outcome}"),
-                )),
+                None => wrong.push(Row::machine("protocol", format!("unknown outcome {outcome}"))),
             },
             ["@vm", "verdict", word, passed, failed, skipped] => {
                 verdicts.push((word, [passed, failed, skipped]));
@@ -133,18 +125,12 @@ pub fn parse(channel: &str) -> Report {
             match (word, report.count(Outcome::Failed)) {
                 ("success", 0) | ("failure", 1..) => {}
                 ("success" | "failure", n) => {
-                    wrong.push(Row::machine(
-                        "verdict",
-                        format!("says {word} with {n} failures"),
-                    ));
+                    wrong.push(Row::machine("verdict", format!("says {word} with {n} failures")));
                 }
                 _ => wrong.push(Row::machine("verdict", format!("unknown verdict {word}"))),
             }
         }
-        _ => wrong.push(Row::machine(
-            "verdict",
-            format!("{} verdicts", verdicts.len()),
-        )),
+        _ => wrong.push(Row::machine("verdict", format!("{} verdicts", verdicts.len()))),
     }
     if report.count(Outcome::Passed) == 0 {
         wrong.push(Row::machine("verdict", "no test passed"));
@@ -161,7 +147,7 @@ pub fn splats(console: &str) -> Vec<&str> {
         "Oops",
         "BUG",
         "WARNING: ",
-        "------------[ cut here ]",
+        "kernel BUG",
         "general protection fault",
         "watchdog: BUG",
         "INFO: task ",
@@ -172,9 +158,7 @@ pub fn splats(console: &str) -> Vec<&str> {
         .filter(|line| {
             // "[    1.234567] text", or with a caller: "[    1.234567][    T1] text"
             line.match_indices("] ").any(|(at, _)| {
-                COMPLAINTS
-                    .iter()
-                    .any(|complaint| line[at + 2..].starts_with(complaint))
+                COMPLAINTS.iter().any(|complaint| line[at + 2..].starts_with(complaint))
             })
         })
         .collect()
@@ -222,18 +206,12 @@ mod tests {
 
     #[test]
     fn two_verdicts_are_a_failure() {
-        assert_eq!(
-            failures(&format!("{GOOD}@vm\tverdict\tsuccess\t1\t0\t1\n")),
-            ["2 verdicts"]
-        );
+        assert_eq!(failures(&format!("{GOOD}@vm\tverdict\tsuccess\t1\t0\t1\n")), ["2 verdicts"]);
     }
 
     #[test]
     fn an_unknown_verdict_is_a_failure() {
-        assert_eq!(
-            failures(&GOOD.replace("success", "fine")),
-            ["unknown verdict fine"]
-        );
+        assert_eq!(failures(&GOOD.replace("success", "fine")), ["unknown verdict fine"]);
     }
 
     #[test]
@@ -258,10 +236,7 @@ mod tests {
 
     #[test]
     fn a_run_without_tests_is_a_failure() {
-        assert_eq!(
-            failures("@vm\tverdict\tsuccess\t0\t0\t0\n"),
-            ["no test passed"]
-        );
+        assert_eq!(failures("@vm\tverdict\tsuccess\t0\t0\t0\n"), ["no test passed"]);
     }
 
     #[test]
@@ -272,6 +247,7 @@ mod tests {
             "[    3.1][   T12] BUG: kernel NULL pointer dereference",
             "[    3.1] WARNING: CPU: 0 PID: 1 at mm/memory.c:1 f+0x1/0x2",
             "[    3.1] WARNING: possible circular locking dependency detected",
+            "[    3.1] kernel BUG at mm/memory.c:1!",
             "[    3.1] watchdog: BUG: soft lockup - CPU#1 stuck for 22s!",
         ] {
             assert_eq!(splats(&format!("boot\r\n{line}\r\nmore")), [line]);
