@@ -597,6 +597,7 @@ TEST(bad_entry_is_named_and_nothing_changed)
 		{ { stub(&t, 3), U64(plain), 1 }, EPERM, 0, 0 },
 		{ { stub(&t, 3), U64(&t), 1 }, EPERM, 0, 0 },
 		{ { stub(&t, 3), 0, 1 }, EPERM, 0, 0 },
+		{ { stub(&t, 3), 0xffffffff81000000ULL, 1 }, EPERM, 0, 0 },
 		/* live, in another table, twice */
 		{ { live, CODE, 1 }, EBUSY, 0, 0 },
 		{ { stub(&other, 0), CODE, 1 }, EXDEV, EXDEV, 0 },

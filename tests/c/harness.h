@@ -137,6 +137,18 @@ static inline void fail_at(const char *file, int line, const char *fmt, ...)
 #define EXPECT_ERR(call, err)	REFUSED_(call, err, )
 #define ASSERT_ERR(call, err)	REFUSED_(call, err, _exit(1))
 
+/* The same where kernels differ in which of two errors it is. */
+#define EXPECT_REFUSED(call, err, or_err) do {				\
+	long r_, e_;							\
+									\
+	errno = 0;							\
+	r_ = (long)(call);						\
+	e_ = errno;							\
+	CHECK_(r_ == -1 && (e_ == (err) || e_ == (or_err)), ,		\
+	       "%s: expected %s or %s, got result %ld, errno %ld (%s)",	\
+	       #call, #err, #or_err, r_, e_, strerror(e_));		\
+} while (0)
+
 /* The call answers 0. */
 #define EXPECT_OK(call) do {						\
 	long r_, e_;							\

@@ -13,8 +13,8 @@
 #define LEGAL_REGS	0xf37ULL
 #define SLOT_STRIDE	32
 
-/* Addresses that no mapping can ever have. */
-#define NON_CANONICAL	0x0000800000000000ULL
+/* What no mapping can have for an address, with 4 or 5 levels of page tables. */
+#define NON_CANONICAL	0x0100000000000000ULL
 #define TAG		(1ULL << 57)
 
 static inline uintptr_t context_pc(const ucontext_t *uc)
