@@ -8,6 +8,7 @@
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -259,7 +260,7 @@ long tfd_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 	if (in_compat_syscall() || _IOC_NR(cmd) >= ARRAY_SIZE(ops))
 		return -ENOTTY;
-	op = &ops[_IOC_NR(cmd)];
+	op = &ops[array_index_nospec(_IOC_NR(cmd), ARRAY_SIZE(ops))];
 	if (cmd != op->cmd)
 		return -ENOTTY;
 

@@ -56,7 +56,8 @@ static bool slot_is_live(const struct tfd_slot *slot, unsigned long stub)
 static void slot_fill(struct tfd_slot *slot, u64 code, u64 data)
 {
 	WRITE_ONCE(slot->data, data);
-	smp_store_release(&slot->code, code);
+	smp_wmb(); /* pairs with the order of loads in the stub */
+	WRITE_ONCE(slot->code, code);
 }
 
 static void slot_empty(struct tfd_slot *slot, unsigned long stub)

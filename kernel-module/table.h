@@ -86,7 +86,7 @@ struct tfd_page {
 struct tfd_table {
 	refcount_t views;
 	atomic_t data_views;
-	struct mutex lock;
+	struct mutex lock; /* pages[] and slots, see above */
 	struct tfd_user *user;
 	unsigned long stubs;
 	pgoff_t pgoff;
