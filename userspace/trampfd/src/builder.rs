@@ -181,7 +181,10 @@ impl Builder {
             }),
             Backend::Kernel => {
                 fork::prepare();
-                kernel::lock().seal().map(|mseal| Sealed { mseal })
+                let mseal = kernel::lock().seal()?;
+                // What is made without wishes from now on must not fall back to static text.
+                CHOICE.store(KERNEL, Ordering::Relaxed);
+                Ok(Sealed { mseal })
             }
         }
     }

@@ -152,6 +152,11 @@ fn copy_to(to: usize, table: &StaticTable, growth: Growth) -> Result<(), Error> 
 /// Maps the text of `table` at `to` from the file that it was loaded from.
 fn copy_from_file(to: usize, table: &StaticTable) -> io::Result<()> {
     let other = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    if sys::auxv(libc::AT_SECURE) != 0 {
+        // The path is the caller's choice, and the file behind it could be changed after the
+        // comparison.
+        return Err(other("a set-uid program does not trust the path that it was started by"));
+    }
     let segment = objects::segment_of(table.code())
         .ok_or_else(|| other("the table lies in no loaded object"))?;
     let fd = match &segment.name {
