@@ -1,8 +1,9 @@
 //! Running other programs, and keeping runs apart.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::{Context, Error, Result};
@@ -40,19 +41,36 @@ pub struct Lock(#[expect(dead_code, reason = "closing the file ends the lock")] 
 impl Lock {
     /// Waits for whoever holds `dir`, and says so.
     pub fn of(dir: &Path) -> Result<Self> {
-        let path = dir.join("lock");
-        let file = File::create(&path).context(|| path.display().to_string())?;
-        if !flock(&file, libc::LOCK_EX | libc::LOCK_NB) {
-            eprintln!("waiting for another run in {}", dir.display());
-            if !flock(&file, libc::LOCK_EX) {
-                return Err(std::io::Error::last_os_error()).context(|| path.display().to_string());
-            }
+        if let Some(lock) = Self::try_of(dir)? {
+            return Ok(lock);
         }
+        eprintln!("waiting for another run in {}", dir.display());
+        let (file, path) = Self::file(dir)?;
+        flock(&file, libc::LOCK_EX).context(|| path.display().to_string())?;
         Ok(Self(file))
+    }
+
+    /// `None` where somebody holds `dir`.
+    pub fn try_of(dir: &Path) -> Result<Option<Self>> {
+        let (file, path) = Self::file(dir)?;
+        match flock(&file, libc::LOCK_EX | libc::LOCK_NB) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e).context(|| path.display().to_string()),
+        }
+    }
+
+    fn file(dir: &Path) -> Result<(File, PathBuf)> {
+        fs::create_dir_all(dir).context(|| dir.display().to_string())?;
+        let path = dir.join("lock");
+        Ok((File::create(&path).context(|| path.display().to_string())?, path))
     }
 }
 
-fn flock(file: &File, operation: libc::c_int) -> bool {
+fn flock(file: &File, operation: libc::c_int) -> io::Result<()> {
     // SAFETY: flock touches no memory of ours, and `file` keeps the number open.
-    unsafe { libc::flock(file.as_raw_fd(), operation) == 0 }
+    match unsafe { libc::flock(file.as_raw_fd(), operation) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
