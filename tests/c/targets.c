@@ -445,6 +445,16 @@ TEST(memfd_shared)
 
 #define SEALED	(F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
+TEST(memfd_shared_and_sealed)
+{
+	int m;
+
+	prepare();
+	m = memfd();
+	ASSERT_OK(fcntl(m, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+	JIT_ONLY(map_file(m, PROT_READ | PROT_EXEC, MAP_SHARED));
+}
+
 TEST(memfd_sealed_with_all_writers_gone)
 {
 	uint8_t *p;
