@@ -20,8 +20,7 @@ pub fn run(command: &mut Command) -> Result<String> {
     }
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(30)..].join("\n");
-    let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
-    Err(Error::new(format!("{name} {}: {}\n{tail}", args.join(" "), done.status)))
+    Err(Error::new(format!("{name}: {}\n{tail}", done.status)))
 }
 
 /// Runs `command` and returns its stdout only; stderr goes to ours.
