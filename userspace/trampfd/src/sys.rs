@@ -9,11 +9,35 @@ fn check(ret: libc::c_long) -> io::Result<usize> {
     if ret == -1 { Err(io::Error::last_os_error()) } else { Ok(ret as usize) }
 }
 
-/// Reserves `len` bytes of address space that cannot be touched.
-pub(crate) fn reserve(len: usize) -> io::Result<usize> {
+/// Reserves `len` bytes of address space that cannot be touched, within 4 GiB of `near` where
+/// there is room.
+///
+/// A jump from there to code at `near` is then one that branch predictors keep: with farther
+/// targets an Intel CPU mispredicts the jump of each of 10,000 stubs (`make bench`, "random
+/// order"), twice the time.
+pub(crate) fn reserve(len: usize, near: usize) -> io::Result<usize> {
+    const GIB: usize = 1 << 30;
+    // Below a program lies nothing, below a library what was mapped after it. Above a program its
+    // heap grows, so that comes last.
+    let below = [GIB, 2 * GIB, 3 * GIB].map(|d| near.checked_sub(d + len));
+    let above = [3 * GIB, 2 * GIB].map(|d| near.checked_add(d));
+    for hint in below.into_iter().chain(above).flatten().filter(|hint| *hint >= GIB / 16) {
+        let start = reserve_at(len, hint & !0xffff)?;
+        if start.abs_diff(near) < 4 * GIB {
+            return Ok(start);
+        }
+        // SAFETY: just reserved.
+        unsafe { unmap(start, len) };
+    }
+    reserve_at(len, 0)
+}
+
+/// Reserves address space, at `hint` where that is free.
+fn reserve_at(len: usize, hint: usize) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    let p = unsafe { libc::mmap(core::ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+    let hint = core::ptr::without_provenance_mut(hint);
+    // SAFETY: a new mapping; the hint replaces nothing.
+    let p = unsafe { libc::mmap(hint, len, libc::PROT_NONE, flags, -1, 0) };
     check(p as libc::c_long)
 }
 

@@ -279,7 +279,7 @@ impl Service {
             self.tables.iter().position(|t| t.reg == kind.reg && t.next < self.geometry.slots);
         let at = match fresh {
             Some(at) => at,
-            None => self.add_table(kind.reg)?,
+            None => self.add_table(kind.reg, kind.code)?,
         };
         let geometry = self.geometry;
         let table = &mut self.tables[at];
@@ -370,13 +370,13 @@ impl Service {
         self.device.as_mut().ok_or(Unavailable::NotPresent)
     }
 
-    /// Maps a table for this register.
-    fn map_table(&mut self, reg: u16) -> Result<Table, Unavailable> {
+    /// Maps a table for this register, near the code that it will lead to.
+    fn map_table(&mut self, reg: u16, near: usize) -> Result<Table, Unavailable> {
         self.open()?;
         let cells = self.geometry.cells();
         let device = self.open()?;
         let len = 2 * DISTANCE + cells;
-        let start = sys::reserve(len).map_err(Unavailable::Limit)?;
+        let start = sys::reserve(len, near).map_err(Unavailable::Limit)?;
         // SAFETY: in the reservation that was just made.
         let mapped = unsafe {
             device
@@ -405,8 +405,8 @@ impl Service {
     }
 
     /// Adds a table for this register; returns its index.
-    fn add_table(&mut self, reg: u16) -> Result<usize, Error> {
-        let table = self.map_table(reg).map_err(refused)?;
+    fn add_table(&mut self, reg: u16, near: usize) -> Result<usize, Error> {
+        let table = self.map_table(reg, near).map_err(refused)?;
         unwind::register(table.start, DISTANCE);
         self.tables.push(table);
         Ok(self.tables.len() - 1)
@@ -427,7 +427,7 @@ impl Service {
         self.flush().map_err(service("TRAMPFD_CLEAR"))?;
         if self.tables.is_empty() {
             // The seal is kept on tables; without one there is nothing to keep it on.
-            self.add_table(trampfd_text::arch::CHAIN_REG)?;
+            self.add_table(trampfd_text::arch::CHAIN_REG, 0)?;
         }
         self.open().map_err(unavailable)?.seal_all().map_err(service("TRAMPFD_SEAL"))?;
         self.sealed = true;
@@ -456,7 +456,7 @@ impl Service {
     /// would, and gives it back.
     pub(crate) fn probe(&mut self) -> Result<trampfd_info, Unavailable> {
         if self.tables.is_empty() {
-            let table = self.map_table(trampfd_text::arch::CHAIN_REG)?;
+            let table = self.map_table(trampfd_text::arch::CHAIN_REG, 0)?;
             // SAFETY: no stub of it was handed out.
             unsafe { sys::unmap(table.start, 2 * DISTANCE + self.geometry.cells()) };
         }

@@ -9,6 +9,10 @@
 //!      R-X        R-X                             RW-         RW-
 //! ```
 //!
+//! The first copies are of the table's first pages only: those stay in the instruction cache,
+//! being the same physical pages each time, and up to some ten thousand closures that is faster.
+//! Later copies are of the whole table, so that a million closures need few mappings.
+//!
 //! Each copy is a private mapping of the program's own file, made in one of two ways: by
 //! mremap(2) of the table that runs, which keeps the original in place (Linux 5.13; not where
 //! the text is mseal'ed); or by mapping the same offset of the program's file, found by
@@ -37,10 +41,17 @@ pub enum Growth {
     File,
 }
 
-/// Bytes of a table, and of its slots.
-const LEN: usize = arch::TABLE_SLOTS * arch::SLOT_STRIDE;
-/// Tables of the largest growth area.
-const MAX_TABLES: usize = 64;
+/// Slots of a small copy: 16 KiB of stubs, half of a common first-level instruction cache.
+const SMALL_SLOTS: usize = 512;
+/// Small copies, before whole ones follow.
+const SMALL_COPIES: usize = 62;
+/// Copies in the largest growth area.
+const MAX_COPIES: usize = 64;
+
+/// Bytes of the stubs, and of the slots, of `slots` slots.
+const fn bytes(slots: usize) -> usize {
+    slots * arch::SLOT_STRIDE
+}
 
 /// A growth area of one table.
 #[derive(Clone, Copy)]
@@ -49,23 +60,29 @@ struct Area {
     next: usize,
     /// Behind the last.
     end: usize,
-    /// Number of tables it was made for.
-    tables: usize,
+    /// Slots of each copy.
+    slots: usize,
+}
+
+/// What was made of one static table.
+#[derive(Clone, Copy)]
+struct Growing {
+    /// Slots of the static table itself that were given out.
+    own: usize,
+    /// Copies that there are, or have room in an area.
+    copies: usize,
+    area: Option<Area>,
 }
 
 /// Which tables there are.
-pub(crate) struct Tables {
-    /// For each static table: whether its own slots were given out.
-    used: [bool; arch::TABLES],
-    areas: [Option<Area>; arch::TABLES],
-}
+pub(crate) struct Tables([Growing; arch::TABLES]);
 
 impl Tables {
     pub(crate) const fn new() -> Tables {
-        Tables { used: [false; arch::TABLES], areas: [None; arch::TABLES] }
+        Tables([Growing { own: 0, copies: 0, area: None }; arch::TABLES])
     }
 
-    /// Slots of another table like table number `n`, which is `table`: first and end.
+    /// More slots of table number `n`, which is `table`: first and end.
     ///
     /// # Errors
     ///
@@ -76,31 +93,43 @@ impl Tables {
         table: &'static StaticTable,
         growth: Growth,
     ) -> Result<(*mut Slot, *mut Slot), Error> {
-        let slots = if !self.used[n] {
-            self.used[n] = true;
-            table.slots()
-        } else {
-            let code = self.copy(n, table, growth)?;
-            core::ptr::with_exposed_provenance_mut(code.wrapping_add_signed(table.distance()))
+        let growing = &mut self.0[n];
+        let own = growing.own;
+        let until = match own {
+            0 => SMALL_SLOTS,
+            SMALL_SLOTS if growing.copies >= SMALL_COPIES && growing.is_full() => arch::TABLE_SLOTS,
+            own => own,
         };
-        Ok((slots, slots.wrapping_add(arch::TABLE_SLOTS)))
+        if until > own {
+            growing.own = until;
+            let slots = table.slots();
+            return Ok((slots.wrapping_add(own), slots.wrapping_add(until)));
+        }
+        let area = growing.area(table).map_err(no_memory)?;
+        copy_to(area.next, bytes(area.slots), table, growth)?;
+        growing.area = Some(Area { next: area.next + bytes(area.slots), ..area });
+        let slots = area.next.wrapping_add_signed(table.distance());
+        let slots = core::ptr::with_exposed_provenance_mut::<Slot>(slots);
+        Ok((slots, slots.wrapping_add(area.slots)))
+    }
+}
+
+impl Growing {
+    fn is_full(&self) -> bool {
+        self.area.is_none_or(|area| area.next == area.end)
     }
 
-    /// A copy of the table with slots at the same distance.
-    fn copy(
-        &mut self,
-        n: usize,
-        table: &'static StaticTable,
-        growth: Growth,
-    ) -> Result<usize, Error> {
-        let area = match self.areas[n] {
-            Some(area) if area.next < area.end => area,
-            last => new_area(table, last.map_or(1, |area| area.tables * 2)).map_err(no_memory)?,
-        };
-        self.areas[n] = Some(area);
-        copy_to(area.next, table, growth)?;
-        self.areas[n] = Some(Area { next: area.next + LEN, ..area });
-        Ok(area.next)
+    /// An area with room for a copy.
+    fn area(&mut self, table: &StaticTable) -> io::Result<Area> {
+        if let Some(area) = self.area.filter(|area| area.next < area.end) {
+            return Ok(area);
+        }
+        let slots = if self.copies < SMALL_COPIES { SMALL_SLOTS } else { arch::TABLE_SLOTS };
+        // Areas grow as the number of closures does.
+        let area = new_area(table, slots, self.copies.clamp(2, MAX_COPIES))?;
+        self.copies += (area.end - area.next) / bytes(slots);
+        self.area = Some(area);
+        Ok(area)
     }
 }
 
@@ -108,40 +137,40 @@ fn no_memory(error: io::Error) -> Error {
     Error::Growth { duplicate: Some(error), file: None }
 }
 
-/// Reserves an area for about `wanted` tables; its slots are readable and writable.
-fn new_area(table: &StaticTable, wanted: usize) -> io::Result<Area> {
+/// Reserves an area for about `wanted` copies of `slots` slots; its slots are readable and
+/// writable.
+fn new_area(table: &StaticTable, slots: usize, wanted: usize) -> io::Result<Area> {
     let distance = table.distance();
     let gap = distance.unsigned_abs();
     // The copies must not reach the slots.
-    let tables = wanted.min(MAX_TABLES).min(gap / LEN).max(1);
-    let len = gap + tables * LEN;
-    let base = sys::reserve(len)?;
+    let stubs = bytes(slots) * wanted.min(gap / bytes(slots)).max(1);
+    let len = gap + stubs;
+    let base = sys::reserve(len, table.code())?;
     let code = if distance > 0 { base } else { base + gap };
-    let slots = code.wrapping_add_signed(distance);
     // SAFETY: inside the reservation that was just made.
     unsafe {
-        if let Err(error) = sys::make_writable(slots, tables * LEN) {
+        if let Err(error) = sys::make_writable(code.wrapping_add_signed(distance), stubs) {
             sys::unmap(base, len);
             return Err(error);
         }
     }
-    unwind::register(code, tables * LEN);
-    Ok(Area { next: code, end: code + tables * LEN, tables })
+    unwind::register(code, stubs);
+    Ok(Area { next: code, end: code + stubs, slots })
 }
 
-/// Maps the text of `table` at `to`, in the ways that `growth` allows.
-fn copy_to(to: usize, table: &StaticTable, growth: Growth) -> Result<(), Error> {
+/// Maps the first `len` bytes of the text of `table` at `to`, in the ways that `growth` allows.
+fn copy_to(to: usize, len: usize, table: &StaticTable, growth: Growth) -> Result<(), Error> {
     let mut duplicate = None;
     if growth != Growth::File {
         // SAFETY: `to` is the next free place of an area; the table is text.
-        match unsafe { sys::duplicate(table.code(), LEN, to) } {
+        match unsafe { sys::duplicate(table.code(), len, to) } {
             Ok(()) => return Ok(()),
             Err(error) => duplicate = Some(error),
         }
     }
     let mut file = None;
     if growth != Growth::Duplicate {
-        match copy_from_file(to, table) {
+        match copy_from_file(to, len, table) {
             Ok(()) => return Ok(()),
             Err(error) => file = Some(error),
         }
@@ -149,8 +178,9 @@ fn copy_to(to: usize, table: &StaticTable, growth: Growth) -> Result<(), Error> 
     Err(Error::Growth { duplicate, file })
 }
 
-/// Maps the text of `table` at `to` from the file that it was loaded from.
-fn copy_from_file(to: usize, table: &StaticTable) -> io::Result<()> {
+/// Maps the first `len` bytes of the text of `table` at `to`, from the file that it was loaded
+/// from.
+fn copy_from_file(to: usize, len: usize, table: &StaticTable) -> io::Result<()> {
     let other = |what| io::Error::new(io::ErrorKind::InvalidData, what);
     if sys::auxv(libc::AT_SECURE) != 0 {
         // The path is the caller's choice, and the file behind it could be changed after the
@@ -168,21 +198,25 @@ fn copy_from_file(to: usize, table: &StaticTable) -> io::Result<()> {
         },
     };
     let mapped = sys::identity(fd).and_then(|file| {
-        if file.len < segment.offset + LEN as u64 {
+        if file.len < segment.offset + len as u64 {
             return Err(other("the program's file is not the one that was loaded"));
         }
         // SAFETY: `to` is the next free place of an area.
-        unsafe { sys::map_over(to, LEN, libc::PROT_READ | libc::PROT_EXEC, fd, segment.offset) }
+        unsafe { sys::map_over(to, len, libc::PROT_READ | libc::PROT_EXEC, fd, segment.offset) }
     });
     sys::close(fd);
     mapped?;
-    let bytes = |at: usize| core::ptr::with_exposed_provenance::<[u8; LEN]>(at);
+    let text = |at| core::ptr::with_exposed_provenance::<u8>(at);
     // SAFETY: both are mapped readable, and the file is long enough.
-    if unsafe { *bytes(to) == *bytes(table.code()) } {
+    let same = unsafe {
+        core::slice::from_raw_parts(text(to), len)
+            == core::slice::from_raw_parts(text(table.code()), len)
+    };
+    if same {
         return Ok(());
     }
     // SAFETY: nothing refers to the place; it becomes what it was, a reservation.
-    unsafe { sys::map_none(to, LEN)? };
+    unsafe { sys::map_none(to, len)? };
     Err(other("the program's file is not the one that was loaded"))
 }
 
