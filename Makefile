@@ -1,0 +1,90 @@
+# trampfd. Each verb installs what it needs first (scripts/setup.sh): as root, or through sudo.
+#
+#   make demo               the main job, here and in a booted stock kernel
+#   make test               all tests; the last line is `N passed, N failed`
+#   make check              formatting, lints, documentation, kernel style
+#   make module             the kernel module, for each kernel of vm-tests/kernels.toml
+#   make vm [KERNEL=name]   the tests that run in stock kernels
+#   make bench              figures beside their targets, and target/bench/report.json
+#   make mutants            takes each protection out and sees its test fail
+#   make install            the module, for the running kernel, and the header
+#   make clean
+
+SHELL := /bin/bash
+PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH
+
+# Namespaces, device nodes and compiler roots need root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$(PATH)")
+CARGO := cargo
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
+STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build -q --release \
+	--target $(TRIPLE) --target-dir target/static
+STATIC_OUT := target/static/$(TRIPLE)/release
+RUNNER := $(AS_ROOT) target/debug/vm-runner
+# The kernel that the demo boots.
+DEMO_KERNEL ?= 6.12
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+KVER ?= $(shell uname -r)
+KDIR ?= /lib/modules/$(KVER)/build
+
+.PHONY: demo test check module vm bench mutants install clean setup runner
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+setup:
+	@scripts/setup.sh
+
+runner: setup
+	@$(CARGO) build -q -p vm-runner
+
+demo: runner
+	@$(STATIC) -p trampfd --example demo
+	@$(STATIC_OUT)/examples/demo
+	@rm -rf target/demo/root && mkdir -p target/demo/root
+	@cp $(STATIC_OUT)/examples/demo target/demo/root/demo
+	@echo
+	@echo "The same program in a booted stock kernel:"
+	@$(RUNNER) module $(DEMO_KERNEL)
+	@$(RUNNER) run $(DEMO_KERNEL) --tree target/demo/root \
+		--exec '/demo --backend kernel --many 10000 /sys' >target/demo/vm.log || \
+		{ cat target/demo/vm.log; exit 1; }
+	@sed '/^ok /,$$d' target/demo/vm.log
+	@tail -n 1 target/demo/vm.log
+
+test: runner
+	@$(AS_ROOT) scripts/test
+
+check: setup
+	@scripts/check
+
+module: runner
+	@$(RUNNER) module $(KERNEL)
+
+vm: module
+	@$(AS_ROOT) scripts/test --root
+	@$(RUNNER) run $(KERNEL)
+
+bench: runner
+	@scripts/bench
+
+mutants: runner
+	@$(AS_ROOT) scripts/mutants
+
+# The library is a crate: programs name it in their Cargo.toml. What is installed is the header
+# for programs that call the kernel service themselves, and the module.
+install: setup
+	install -Dm644 kernel-module/include/uapi/linux/trampfd.h \
+		$(DESTDIR)$(PREFIX)/include/linux/trampfd.h
+	@if [ -d "$(KDIR)" ]; then \
+		$(MAKE) -C kernel-module KVER=$(KVER) KDIR=$(KDIR) install; \
+	else \
+		echo "The module is not installed: no headers of the running kernel in $(KDIR)"; \
+	fi
+
+clean:
+	rm -rf target
+	@$(MAKE) -s -C tests/c clean
