@@ -51,6 +51,7 @@ const UNSAFE: &[&str] = &[
     "trampolines/src/arch/",
     "trampolines/src/entry.rs",
     "trampolines/src/table.rs",
+    "userspace/trampfd/examples/",
     "userspace/trampfd/src/backend/ioctl.rs",
     "userspace/trampfd/src/backend/kernel.rs",
     "userspace/trampfd/src/backend/text.rs",
