@@ -78,6 +78,8 @@ impl Apt {
             "Dir::Etc::SourceParts=/dev/null",
             "Dir::Etc::PreferencesParts=/dev/null",
             "APT::Update::Post-Invoke-Success=/bin/true",
+            // Without it an update that reached nothing counts as done.
+            "APT::Update::Error-Mode=any",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
             // The folder may be where the _apt user cannot go.
             "APT::Sandbox::User=root",

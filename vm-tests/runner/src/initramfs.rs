@@ -131,8 +131,11 @@ pub fn build_init(repository: &Path, cache: &Path) -> Result<PathBuf> {
 /// The files of `modules` and of what they need, in the order to load them:
 /// (name, uncompressed file).
 pub fn modules(kernel: &Kernel) -> Result<Vec<(String, Vec<u8>)>> {
-    let folder = kernel.module_folder()?;
     let mut order = Vec::new();
+    if kernel.recipe.modules.is_empty() {
+        return Ok(order);
+    }
+    let folder = kernel.module_folder()?;
     for name in &kernel.recipe.modules {
         add_module(&folder, name, &mut order)?;
     }

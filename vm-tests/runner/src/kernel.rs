@@ -147,7 +147,7 @@ impl Kernel {
         self.dir.join("tree/usr/src").join(format!("linux-headers-{}", self.release))
     }
 
-    /// The file of each kernel module whose name ends so, below the image.
+    /// Where the kernel's own modules are.
     pub fn module_folder(&self) -> Result<PathBuf> {
         ["usr/lib/modules", "lib/modules"]
             .iter()
@@ -166,9 +166,11 @@ fn fetch(recipe: &Recipe, dir: &Path) -> Result<KernelStamp> {
     let packages = apt.kernel_packages(&[&recipe.image, &recipe.headers])?;
     apt.unpack(&packages, &tree)?;
     let (_, release) = image_in(&tree)?;
-    let image =
-        packages.iter().find(|p| p.name.starts_with("linux-image-") && p.name.ends_with(&release));
-    let version = image.map(|p| p.version.clone()).ok_or_else(|| {
+    let image = packages.iter().find(|package| {
+        let kind = package.name.strip_suffix(&release);
+        kind.is_some_and(|kind| kind.starts_with("linux-image") || kind.starts_with("linux-binary"))
+    });
+    let version = image.map(|package| package.version.clone()).ok_or_else(|| {
         Error::new(format!("the image is {release}, but no package is called so"))
     })?;
     relocate_headers(&tree, &release)?;
