@@ -16,7 +16,7 @@ const ROUNDS: usize = 1_000;
 fn pairs<const WORDS: usize>() {
     let builder = Builder::new().require(Backend::Text);
     for n in 0..PAIRS as u64 {
-        let data = black_box([n; WORDS]);
+        let data = [black_box(n); WORDS];
         let closure: Closure<Bare> = builder
             .closure(|a: i32, b: i32, data: &[u64; WORDS]| a + b + data[0] as i32, data)
             .expect("a closure");
@@ -27,7 +27,7 @@ fn pairs<const WORDS: usize>() {
 #[inline(never)]
 fn malloc_pairs<const WORDS: usize>() {
     for n in 0..PAIRS as u64 {
-        let data = black_box([n; WORDS]);
+        let data = [black_box(n); WORDS];
         // SAFETY: memory of the size that is written, freed once.
         unsafe {
             let memory = libc::malloc(size_of::<[u64; WORDS]>()).cast::<[u64; WORDS]>();
@@ -41,14 +41,14 @@ fn malloc_pairs<const WORDS: usize>() {
 #[inline(never)]
 fn closure_ffi_pairs() {
     for n in 0..PAIRS as u64 {
-        black_box(peers::closure_ffi::<1>(black_box([n; 2])).bare());
+        black_box(peers::closure_ffi::<1>([black_box(n); 2]).bare());
     }
 }
 
 #[inline(never)]
 fn libffi_pairs() {
     for n in 0..PAIRS as u64 {
-        let data = black_box([n; 2]);
+        let data = [black_box(n); 2];
         let f = move |a: i32, b: i32| peers::compute::<1>(a, b, &data);
         black_box(peers::libffi_pointer(&peers::libffi(&f)));
     }
