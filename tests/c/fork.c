@@ -49,6 +49,22 @@ TEST(childs_set_is_unseen_by_the_parent)
 	EXPECT_EQ(call_signal(stub(&t, page_slot(7))), SIGBUS);
 }
 
+/* The copy takes the place of the page that the child had in its page table. */
+TEST(child_that_faulted_first_sees_its_own_change)
+{
+	prepare();
+	IN_CHILD {
+		expect_original();
+		ASSERT_OK(set_one(fd, stub(&t, 1), CODE, 201));
+		EXPECT_EQ(call(&t, 1), 201);
+		EXPECT_EQ(call(&t, 0), 100);
+		ASSERT_OK(clear_run(fd, stub(&t, page_slot(2)), 1));
+		EXPECT_EQ(call_signal(stub(&t, page_slot(2))), SIGILL);
+		EXPECT_EQ(call(&t, page_slot(3)), 103);
+	}
+	expect_original();
+}
+
 TEST(childs_clear_is_unseen_by_the_parent)
 {
 	prepare();
