@@ -290,8 +290,12 @@ TEST(dontfork_child_has_no_table)
 		EXPECT_ERR(set_one(fd, stub(&t, 1), CODE, 1), EFAULT);
 	}
 	expect_original();
-	EXPECT_OK(madvise(t.code, D, MADV_DOFORK));
-	/* Only the data view stays behind: a code view without a partner does not run. */
+}
+
+/* Only the data view stays behind: a code view without a partner does not run. */
+TEST(dontfork_of_the_data_view_alone)
+{
+	prepare();
 	EXPECT_OK(madvise(t.data, D, MADV_DONTFORK));
 	IN_CHILD {
 		EXPECT_EQ(call_signal(stub(&t, 0)), SIGBUS);
