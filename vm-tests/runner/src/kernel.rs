@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::apt::Apt;
 use crate::error::{Context, Error, Result};
 use crate::files::{remake, remove_if_any};
+use crate::process::Lock;
 
 /// `kernels.toml`.
 #[derive(Debug, Deserialize)]
@@ -64,6 +65,8 @@ pub struct Kernel {
 struct KernelStamp {
     release: String,
     version: String,
+    /// The folder all this is in: the headers hold its name.
+    place: PathBuf,
     recipe: Recipe,
 }
 
@@ -102,7 +105,7 @@ impl Kernels {
         let dir = cache.join(&recipe.name);
         let stamp_file = dir.join("stamp.toml");
         let stamp = match read_stamp::<KernelStamp>(&stamp_file) {
-            Some(stamp) if stamp.recipe == *recipe && !refresh => stamp,
+            Some(stamp) if stamp.recipe == *recipe && stamp.place == dir && !refresh => stamp,
             _ => fetch(recipe, &dir)
                 .and_then(|stamp| write_stamp(&stamp_file, &stamp).map(|()| stamp))
                 .context(|| format!("kernel {}", recipe.name))?,
@@ -125,6 +128,7 @@ impl Kernels {
         let dir = cache.join("roots").join(name);
         let tree = dir.join("tree");
         let stamp_file = dir.join("stamp.toml");
+        let _lock = Lock::of(&dir)?;
         if read_stamp::<RootStamp>(&stamp_file).is_some_and(|s| s.recipe == *recipe) && !refresh {
             return Ok(tree);
         }
@@ -174,7 +178,7 @@ fn fetch(recipe: &Recipe, dir: &Path) -> Result<KernelStamp> {
         Error::new(format!("the image is {release}, but no package is called so"))
     })?;
     relocate_headers(&tree, &release)?;
-    Ok(KernelStamp { release, version, recipe: recipe.clone() })
+    Ok(KernelStamp { release, version, place: dir.to_owned(), recipe: recipe.clone() })
 }
 
 /// The one kernel image below `tree`, and its release. Until 6.12 it lies in
@@ -197,8 +201,8 @@ fn image_in(tree: &Path) -> Result<(PathBuf, String)> {
 }
 
 /// The headers' Makefile holds the absolute path it would be installed to.
+/// `tree` is absolute, as all paths in the cache are.
 fn relocate_headers(tree: &Path, release: &str) -> Result<()> {
-    let tree = tree.canonicalize().context(|| tree.display().to_string())?;
     let path = tree.join(format!("usr/src/linux-headers-{release}/Makefile"));
     let text = fs::read_to_string(&path).context(|| path.display().to_string())?;
     let moved = text.replace("/usr/src/", &format!("{}/usr/src/", tree.display()));

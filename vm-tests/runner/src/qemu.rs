@@ -73,7 +73,9 @@ impl Machine<'_> {
     }
 
     fn start(&self, verdict: &Path) -> Result<Guard> {
-        let mut command = Command::new("qemu-system-x86_64");
+        // QEMU dies with us, whatever ends us.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         // One thread for all CPUs: QEMU 7.2 with a thread each was seen to
         // break the guest's patching of its own text.
