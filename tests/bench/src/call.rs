@@ -3,7 +3,8 @@
 use std::hint::black_box;
 
 use crate::clock::{self, Lane};
-use crate::peers::{self, Bare, WithContext};
+use crate::mapped;
+use crate::peers::{self, Bare, WithContext, with_context};
 use crate::table::{Row, Target};
 
 /// Calls in a batch.
@@ -64,16 +65,25 @@ pub fn hot() -> Vec<Row> {
     let f = move |a: i32, b: i32| peers::compute::<1>(a, b, &data);
     let ffi = peers::libffi(&f);
     let (ours, theirs, ffi) = (ours.as_ptr(), theirs.bare(), peers::libffi_pointer(&ffi));
+    let layout = mapped::Table::new(1);
+    let mapped = layout.bind(0, peers::with_context::<1>, &raw const data);
     let context: WithContext = peers::with_context::<1>;
     let wanted = peers::compute::<1>(20, 22, &data);
     // SAFETY: all live.
     for (name, got) in unsafe {
-        [("ours", ours(20, 22)), ("closure-ffi", theirs(20, 22)), ("libffi-rs", ffi(20, 22))]
+        [
+            ("ours", ours(20, 22)),
+            ("closure-ffi", theirs(20, 22)),
+            ("libffi-rs", ffi(20, 22)),
+            ("the kernel's layout", mapped(20, 22)),
+        ]
     } {
         assert_eq!(got, wanted, "{name} computes something else");
     }
     let mut rows = Vec::new();
-    let kinds: [(&str, fn(Bare), fn(WithContext, *const [u64; 2]), f64); 2] = [
+    type ByContext = fn(WithContext, *const [u64; 2]);
+    type How = (&'static str, fn(Bare), ByContext, f64);
+    let kinds: [How; 2] = [
         ("result fed into the next call", fed, fed_context, 1.15),
         ("calls independent", free, free_context, 1.5),
     ];
@@ -86,13 +96,17 @@ pub fn hot() -> Vec<Row> {
                 Lane::new(|| bare(ours)),
                 Lane::new(|| bare(theirs)),
                 Lane::new(|| bare(ffi)),
+                Lane::new(|| bare(mapped)),
             ],
         );
-        for (lane, name) in
-            ["indirect call that passes a context", "closure, text", "closure-ffi", "libffi-rs"]
-                .into_iter()
-                .enumerate()
-        {
+        let lanes = [
+            "indirect call that passes a context",
+            "closure, text",
+            "closure-ffi",
+            "libffi-rs",
+            "layout of the kernel's views",
+        ];
+        for (lane, name) in lanes.into_iter().enumerate() {
             let name = format!("call int(int,int), {how}: {name}");
             rows.push(Row::new(name, times.median(lane), "ns", Target::None));
         }
@@ -105,6 +119,7 @@ pub fn hot() -> Vec<Row> {
             ));
         };
         ratio("closure, text, over context call", 1, 0, Target::Most(limit));
+        ratio("layout of the kernel's views over context call", 4, 0, Target::Most(limit));
         ratio("closure-ffi over ours", 2, 1, Target::Least(2.0));
         ratio("libffi-rs over ours", 3, 1, Target::Least(6.0));
     }
@@ -129,12 +144,11 @@ fn ours_n<const N: i32>(data: [u64; 2]) -> trampfd::Closure<Bare> {
 fn closure_ffi_n<const N: i32>(data: [u64; 2]) -> closure_ffi::BareFnSync<'static, Bare> {
     peers::closure_ffi::<N>(data)
 }
-use peers::with_context;
 
-/// Numbers below `limit` in an order without a pattern.
-pub fn shuffled(limit: usize) -> Vec<u32> {
+/// Numbers below `limit` in an order without a pattern, the same for the same seed.
+pub fn shuffled(limit: usize, seed: u64) -> Vec<u32> {
     let mut order: Vec<u32> = (0..limit as u32).collect();
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut state = 0x9e37_79b9_7f4a_7c15u64 ^ seed;
     for n in (1..order.len()).rev() {
         state ^= state << 13;
         state ^= state >> 7;
@@ -169,11 +183,8 @@ fn each_context(order: &[u32], all: &[(WithContext, Box<[u64; 2]>)]) -> i32 {
 pub fn many() -> Vec<Row> {
     let data = |n: usize| [n as u64, 7];
     // Which of the 16 functions: random too, or the branch predictor would know.
-    let kind: Vec<usize> = shuffled(MANY).into_iter().map(|n| n as usize % 16).collect();
-    let order = shuffled(MANY + 1)[..MANY]
-        .iter()
-        .map(|&n| n.min(MANY as u32 - 1))
-        .collect::<Vec<u32>>();
+    let kind: Vec<usize> = shuffled(MANY, 1).into_iter().map(|n| n as usize % 16).collect();
+    let order = shuffled(MANY, 2);
 
     let contexts: [WithContext; 16] = sixteen!(with_context);
     let contexts: Vec<(WithContext, Box<[u64; 2]>)> =
@@ -186,7 +197,12 @@ pub fn many() -> Vec<Row> {
     let theirs: Vec<_> = (0..MANY).map(|n| make[kind[n]](data(n))).collect();
     let theirs: (Vec<Bare>, _) = (theirs.iter().map(|c| c.bare()).collect(), theirs);
 
+    let layout = mapped::Table::new(MANY);
+    let mapped: Vec<Bare> =
+        (0..MANY).map(|n| layout.bind(n, contexts[n].0, &raw const *contexts[n].1)).collect();
+
     let wanted = each_context(&order, &contexts);
+    assert_eq!(each(&order, &mapped), wanted, "the kernel's layout computes something else");
     assert_eq!(each(&order, &ours.0), wanted, "ours computes something else");
     assert_eq!(each(&order, &theirs.0), wanted, "closure-ffi computes something else");
     let times = clock::run(
@@ -196,6 +212,7 @@ pub fn many() -> Vec<Row> {
             Lane::new(|| _ = each_context(&order, &contexts)),
             Lane::new(|| _ = each(&order, &ours.0)),
             Lane::new(|| _ = each(&order, &theirs.0)),
+            Lane::new(|| _ = each(&order, &mapped)),
         ],
     );
     let row = |what: &str, value, unit, target| {
@@ -205,7 +222,20 @@ pub fn many() -> Vec<Row> {
         row("indirect call that passes a context", times.median(0), "ns", Target::None),
         row("closure, text", times.median(1), "ns", Target::None),
         row("closure-ffi", times.median(2), "ns", Target::None),
+        row("layout of the kernel's views", times.median(3), "ns", Target::None),
         row("closure, text, over context call", times.ratio(1, 0), "ratio", Target::Most(1.35)),
         row("closure, text, over closure-ffi", times.ratio(1, 2), "ratio", Target::Most(1.0)),
+        row(
+            "layout of the kernel's views over context call",
+            times.ratio(3, 0),
+            "ratio",
+            Target::Most(1.35),
+        ),
+        row(
+            "layout of the kernel's views over closure-ffi",
+            times.ratio(3, 2),
+            "ratio",
+            Target::Most(1.0),
+        ),
     ]
 }

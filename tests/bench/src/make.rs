@@ -80,11 +80,7 @@ pub fn hot() -> Vec<Row> {
         row("32 bytes captured, beyond malloc + free", times.difference(1, 2), Target::Most(4.0)),
         row("128 bytes captured", times.median(3), Target::None),
         row("malloc + free of 128 bytes", times.median(4), Target::None),
-        row(
-            "128 bytes captured, beyond malloc + free",
-            times.difference(3, 4),
-            Target::Most(4.0),
-        ),
+        row("128 bytes captured, beyond malloc + free", times.difference(3, 4), Target::Most(4.0)),
         row("closure-ffi, 16 bytes captured", times.median(5), Target::None),
         row("libffi-rs, 16 bytes captured", times.median(6), Target::None),
     ]

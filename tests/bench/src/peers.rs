@@ -21,11 +21,7 @@ pub fn compute<const N: i32>(a: i32, b: i32, data: &[u64; 2]) -> i32 {
 /// # Safety
 ///
 /// `data` is valid.
-pub unsafe extern "C" fn with_context<const N: i32>(
-    a: i32,
-    b: i32,
-    data: *const [u64; 2],
-) -> i32 {
+pub unsafe extern "C" fn with_context<const N: i32>(a: i32, b: i32, data: *const [u64; 2]) -> i32 {
     // SAFETY: by the contract.
     compute::<N>(a, b, unsafe { &*data })
 }

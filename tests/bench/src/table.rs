@@ -57,21 +57,14 @@ pub fn print(row: &Row) {
         Some(false) => "NO",
         None => "",
     };
-    println!(
-        "{:<78} {:>10.3} {:<9} {:>9}  {holds}",
-        row.name,
-        row.value,
-        row.unit,
-        row.target()
-    );
+    println!("{:<78} {:>10.3} {:<9} {:>9}  {holds}", row.name, row.value, row.unit, row.target());
 }
 
 /// For machines: a list of {name, value, unit, target, holds}; `null` where there is none.
 pub fn json(rows: &[Row]) -> String {
     let mut out = String::from("[\n");
     for (n, row) in rows.iter().enumerate() {
-        let value =
-            if row.value.is_finite() { row.value.to_string() } else { "null".to_owned() };
+        let value = if row.value.is_finite() { row.value.to_string() } else { "null".to_owned() };
         let target = match row.target {
             Target::None => "null".to_owned(),
             _ => format!("\"{}\"", row.target()),
