@@ -119,10 +119,12 @@ pub(crate) fn seal(addr: usize, len: usize) -> io::Result<()> {
     check(unsafe { libc::syscall(SYS_MSEAL, addr, len, 0) }).map(drop)
 }
 
-/// Opens for reading, close-on-exec.
+/// Opens for reading, close-on-exec. It never waits, whatever is there: the program's own name
+/// may have become a fifo's, or a terminal's.
 pub(crate) fn open(path: &CStr) -> io::Result<RawFd> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: a C string.
-    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let fd = unsafe { libc::open(path.as_ptr(), flags) };
     check(fd.into()).map(|fd| fd as RawFd)
 }
 

@@ -94,29 +94,48 @@ impl Tables {
         growth: Growth,
     ) -> Result<(*mut Slot, *mut Slot), Error> {
         let growing = &mut self.0[n];
-        let own = growing.own;
-        let until = match own {
+        let until = match growing.own {
             0 => SMALL_SLOTS,
             SMALL_SLOTS if growing.copies >= SMALL_COPIES && growing.is_full() => arch::TABLE_SLOTS,
             own => own,
         };
-        if until > own {
-            growing.own = until;
-            let slots = table.slots();
-            return Ok((slots.wrapping_add(own), slots.wrapping_add(until)));
+        if until > growing.own {
+            return Ok(growing.own_until(until, table));
         }
-        let area = growing.area(table).map_err(no_memory)?;
-        copy_to(area.next, bytes(area.slots), table, growth)?;
-        growing.area = Some(Area { next: area.next + bytes(area.slots), ..area });
-        let slots = area.next.wrapping_add_signed(table.distance());
-        let slots = core::ptr::with_exposed_provenance_mut::<Slot>(slots);
-        Ok((slots, slots.wrapping_add(area.slots)))
+        match growing.copy(table, growth) {
+            // Where nothing can be copied, what is left of the table itself is still there.
+            Err(_) if growing.own < arch::TABLE_SLOTS => {
+                Ok(growing.own_until(arch::TABLE_SLOTS, table))
+            }
+            grown => grown,
+        }
     }
 }
 
 impl Growing {
     fn is_full(&self) -> bool {
         self.area.is_none_or(|area| area.next == area.end)
+    }
+
+    /// Gives out the table's own slots up to `until`.
+    fn own_until(&mut self, until: usize, table: &'static StaticTable) -> (*mut Slot, *mut Slot) {
+        let (first, slots) = (self.own, table.slots());
+        self.own = until;
+        (slots.wrapping_add(first), slots.wrapping_add(until))
+    }
+
+    /// Slots of another copy of the table.
+    fn copy(
+        &mut self,
+        table: &'static StaticTable,
+        growth: Growth,
+    ) -> Result<(*mut Slot, *mut Slot), Error> {
+        let area = self.area(table).map_err(|error| no_memory(growth, error))?;
+        copy_to(area.next, bytes(area.slots), table, growth)?;
+        self.area = Some(Area { next: area.next + bytes(area.slots), ..area });
+        let slots = area.next.wrapping_add_signed(table.distance());
+        let slots = core::ptr::with_exposed_provenance_mut::<Slot>(slots);
+        Ok((slots, slots.wrapping_add(area.slots)))
     }
 
     /// An area with room for a copy.
@@ -133,8 +152,12 @@ impl Growing {
     }
 }
 
-fn no_memory(error: io::Error) -> Error {
-    Error::Growth { duplicate: Some(error), file: None }
+/// There is no room for a growth area: the error of the first way that would have been tried.
+fn no_memory(growth: Growth, error: io::Error) -> Error {
+    match growth {
+        Growth::File => Error::Growth { duplicate: None, file: Some(error) },
+        _ => Error::Growth { duplicate: Some(error), file: None },
+    }
 }
 
 /// Reserves an area for about `wanted` copies of `slots` slots; its slots are readable and
