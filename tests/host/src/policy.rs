@@ -1,0 +1,211 @@
+//! The policies: what each is, and the launcher that puts a program under one.
+//!
+//! | policy | forbids |
+//! |---|---|
+//! | `none` | nothing |
+//! | `mdwe` | memory that is or was writable becoming executable (PR_SET_MDWE, Linux 6.3) |
+//! | `sec` | the same, by the seccomp filter of systemd's MemoryDenyWriteExecute= |
+//! | `memfd-noexec` | executable memfds: vm.memfd_noexec=2 in a pid namespace (Linux 6.3) |
+//! | `noexec-tmp` | executing what lies in /tmp, /var/tmp and /dev/shm |
+//! | `no-proc` | /proc |
+//! | `noexec-dev` | executing what lies in /dev |
+//! | `chroot` | everything outside a folder: no /proc, no /dev |
+//! | `strict` | `sec`, memfds, and executable memory that is no private mapping of a file |
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::ptr::null;
+
+use crate::{arch, seccomp};
+
+/// All of them; `probe.rs` has a column for each.
+pub const POLICIES: [&str; 9] = [
+    "none",
+    "mdwe",
+    "sec",
+    "memfd-noexec",
+    "noexec-tmp",
+    "no-proc",
+    "noexec-dev",
+    "chroot",
+    "strict",
+];
+
+/// Exit status of a launcher that could not put the policy into force.
+pub const LACKS: i32 = 77;
+/// Exit status of a launcher that could not start the program.
+pub const NOT_STARTED: i32 = 126;
+
+/// Why a policy is not in force.
+#[derive(Debug)]
+pub struct Lacks(pub String);
+
+fn lacks(what: &str) -> impl FnOnce(io::Error) -> Lacks {
+    move |e| Lacks(format!("{what}: {e}"))
+}
+
+/// The result of a call that says -1 for an error.
+pub fn check(ret: libc::c_int) -> io::Result<()> {
+    if ret == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts this process under a policy; `root` is the folder of `chroot`.
+///
+/// # Errors
+///
+/// [`Lacks`]: what the kernel or this process's privileges do not offer.
+pub fn enter(policy: &str, root: &Path) -> Result<(), Lacks> {
+    match policy {
+        "none" => Ok(()),
+        "mdwe" => {
+            const PR_SET_MDWE: libc::c_int = 65;
+            const REFUSE_EXEC_GAIN: libc::c_ulong = 1;
+            // SAFETY: takes rights away, and does nothing else.
+            check(unsafe { libc::prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) })
+                .map_err(lacks("PR_SET_MDWE (Linux 6.3)"))
+        }
+        "sec" => seccomp::install(false).map_err(lacks("seccomp")),
+        "strict" => seccomp::install(true).map_err(lacks("seccomp")),
+        "memfd-noexec" => {
+            own_namespace(libc::CLONE_NEWNS | libc::CLONE_NEWPID)?;
+            go_on_as_child()?;
+            mount(c"proc", c"/proc", c"proc", 0)?;
+            fs::write("/proc/sys/vm/memfd_noexec", "2")
+                .map_err(lacks("vm.memfd_noexec (Linux 6.3)"))
+        }
+        "noexec-tmp" => {
+            own_namespace(libc::CLONE_NEWNS)?;
+            for place in [c"/tmp", c"/var/tmp", c"/dev/shm"] {
+                if Path::new(place.to_str().unwrap_or_default()).is_dir() {
+                    mount(c"tmpfs", place, c"tmpfs", libc::MS_NOEXEC)?;
+                }
+            }
+            Ok(())
+        }
+        "no-proc" => {
+            own_namespace(libc::CLONE_NEWNS)?;
+            mount(c"tmpfs", c"/proc", c"tmpfs", libc::MS_RDONLY)
+        }
+        "noexec-dev" => {
+            own_namespace(libc::CLONE_NEWNS)?;
+            mount(c"/dev", c"/dev", c"", libc::MS_BIND)?;
+            mount(c"", c"/dev", c"", libc::MS_BIND | libc::MS_REMOUNT | libc::MS_NOEXEC)
+        }
+        "chroot" => {
+            std::os::unix::fs::chroot(root).map_err(lacks("chroot"))?;
+            std::env::set_current_dir("/").map_err(lacks("chroot"))
+        }
+        _ => Err(Lacks(format!("there is no policy {policy}"))),
+    }
+}
+
+fn own_namespace(which: libc::c_int) -> Result<(), Lacks> {
+    // SAFETY: gives this process, which has one thread, namespaces of its own.
+    check(unsafe { libc::unshare(which) }).map_err(lacks("namespaces"))?;
+    mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE)
+}
+
+fn mount(from: &CStr, to: &CStr, kind: &CStr, flags: libc::c_ulong) -> Result<(), Lacks> {
+    // SAFETY: C strings.
+    check(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, null()) })
+        .map_err(lacks(&format!("mount on {}", to.to_string_lossy())))
+}
+
+/// The first child of a new pid namespace goes on; this process only waits for it, and ends as
+/// it ended.
+fn go_on_as_child() -> Result<(), Lacks> {
+    // SAFETY: this process has one thread.
+    let pid = unsafe { libc::fork() };
+    check(pid).map_err(lacks("fork"))?;
+    if pid == 0 {
+        // SAFETY: asks for a signal when the waiting process is gone.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        return Ok(());
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child, writes its status and ends.
+    unsafe {
+        libc::waitpid(pid, &mut status, 0);
+        match libc::WIFEXITED(status) {
+            true => libc::_exit(libc::WEXITSTATUS(status)),
+            false => libc::_exit(128 + libc::WTERMSIG(status)),
+        }
+    }
+}
+
+/// Under `policy`, starts `program` as `start` says: `direct`, `loader` (by the C library's
+/// loader), `memfd` (from a memfd that exec closes) or `memfd-open` (from one that stays open).
+/// Returns the status to exit with if that failed.
+pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[String]) -> i32 {
+    // So that the program can look at its own mappings wherever it is.
+    // SAFETY: a C string.
+    let proc_fd = unsafe { libc::open(c"/proc".as_ptr(), libc::O_PATH | libc::O_DIRECTORY) };
+    if let Err(Lacks(what)) = enter(policy, root) {
+        eprintln!("{what}");
+        return LACKS;
+    }
+    let mut command = match start {
+        "loader" => {
+            let mut command = Command::new(arch::LOADER);
+            command.arg(program);
+            command
+        }
+        "memfd" | "memfd-open" => {
+            let e = from_memfd(program, words, proc_fd, start == "memfd");
+            eprintln!("{program} from a memfd: {e}");
+            return NOT_STARTED;
+        }
+        _ => Command::new(program),
+    };
+    command.args(words).env("TRAMPFD_PROC", proc_fd.to_string());
+    let e = command.exec();
+    eprintln!("{program}: {e}");
+    NOT_STARTED
+}
+
+/// Copies a program into a memfd and executes that. Returns only if that failed.
+fn from_memfd(program: &str, words: &[String], proc_fd: i32, close: bool) -> io::Error {
+    let start = || -> io::Result<()> {
+        let bytes = fs::read(program)?;
+        // SAFETY: a C string.
+        let mut fd = unsafe { libc::memfd_create(c"subject".as_ptr(), 0) };
+        check(fd)?;
+        if close {
+            // A number that nobody will take.
+            // SAFETY: a new fd.
+            fd = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 900) };
+            check(fd)?;
+        }
+        let mut written = 0;
+        while written < bytes.len() {
+            let rest = &bytes[written..];
+            // SAFETY: reads the bytes.
+            let n = unsafe { libc::write(fd, rest.as_ptr().cast(), rest.len()) };
+            check(n as libc::c_int)?;
+            written += n as usize;
+        }
+        let words: Vec<CString> = std::iter::once(program)
+            .chain(words.iter().map(String::as_str))
+            .map(CString::new)
+            .collect::<Result<_, _>>()?;
+        let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
+        argv.push(null());
+        let environment = CString::new(format!("TRAMPFD_PROC={proc_fd}"))?;
+        let envp = [environment.as_ptr(), null()];
+        // SAFETY: arrays of C strings that end with null.
+        check(unsafe {
+            libc::execveat(
+                fd,
+                c"".as_ptr(),
+                argv.as_ptr().cast(),
+                envp.as_ptr().cast(),
+                libc::AT_EMPTY_PATH,
+            )
+        })
+    };
+    start().err().unwrap_or_else(|| io::ErrorKind::Other.into())
+}
