@@ -276,6 +276,10 @@ static int map_code(struct vm_area_struct *vma, unsigned int reg)
 	if (data->vm_file->f_mapping != vma->vm_file->f_mapping)
 		return -EINVAL;
 
+	/* Another register would change what every stub of the table does. */
+	if (vma_tags(data) & SEALED)
+		return -EPERM;
+
 	table = vma_table(data);
 	user = tfd_charge(table->user, TFD_VIEWS);
 	if (IS_ERR(user))
@@ -284,7 +288,7 @@ static int map_code(struct vm_area_struct *vma, unsigned int reg)
 
 	vma->vm_pgoff = table->pgoff + (1 + reg) * TFD_TABLE_PAGES;
 	vm_flags_mod(vma, VM_DONTEXPAND, VM_MAYWRITE);
-	vma_set(vma, table, vma_tags(data));
+	vma_set(vma, table, 0);
 	vma->vm_ops = &code_ops;
 	return 0;
 }

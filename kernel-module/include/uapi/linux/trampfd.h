@@ -71,8 +71,8 @@
  *           it has a code view already; a partial mprotect, munmap, or any
  *           mremap of a view
  *  EACCES   PROT_WRITE; PROT_EXEC on a data view (also by READ_IMPLIES_EXEC)
- *  EPERM    the process is sealed (TRAMPFD_SEAL_ALL); PROT_EXEC on a noexec
- *           mount (from the kernel's core)
+ *  EPERM    the process is sealed (TRAMPFD_SEAL_ALL); code view: its data view
+ *           is sealed; PROT_EXEC on a noexec mount (from the kernel's core)
  *  EDQUOT   the user's limit of views is reached
  *  ENOSPC   the module has given out all its table ranges
  *  ENODEV   a 32-bit or x32 caller
@@ -145,7 +145,9 @@ struct trampfd_info {
  * Which targets SET accepts as code. By default it must lie in a mapping that
  * is executable, not writable, of a file, private, not a trampfd view, whose
  * inode is at that moment not open for writing and has no shared writable
- * mapping, and the page it lies in must not be a private copy.
+ * mapping, and the page it lies in must not be a private copy. The first fd of
+ * a memfd is not counted as open for writing, so a memfd must carry
+ * F_SEAL_WRITE or F_SEAL_FUTURE_WRITE as well.
  */
 #define TRAMPFD_POLICY_STRICT_VMA	(1U << 0) /* refuse any mapping with private copies */
 #define TRAMPFD_POLICY_RELAXED		(1U << 1) /* any executable, non-writable mapping */
@@ -239,9 +241,10 @@ struct trampfd_get {
  * @flags: 0 or TRAMPFD_SEAL_ALL
  * @stub: address of any stub of the table to seal; 0 with TRAMPFD_SEAL_ALL
  *
- * A sealed table refuses SET and CLEAR (EPERM). TRAMPFD_SEAL_ALL seals every
- * table of the process and refuses any further mmap of the device (EPERM).
- * fork hands the seal down, exec ends it; a child's seal is its own.
+ * A sealed table refuses SET, CLEAR and another code view (EPERM).
+ * TRAMPFD_SEAL_ALL seals every table of the process and refuses any further
+ * mmap of the device (EPERM). fork hands the seal down, exec ends it; a
+ * child's seal is its own.
  */
 struct trampfd_seal {
 	__u32 size;
