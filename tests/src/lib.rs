@@ -101,13 +101,33 @@ pub fn alone_on<F: Fn(&Builder)>(backend: Backend, body: F) -> End {
 
 /// [`alone`] for each of `cases`; each end comes with its case.
 pub fn alone_cases<F: Fn(&Builder, &str)>(cases: &[&str], body: F) -> Vec<(String, End)> {
+    alone_cases_on(&backends(), cases, body)
+}
+
+/// [`alone_cases`] on these backends, whatever the run is about.
+pub fn alone_cases_on<F: Fn(&Builder, &str)>(
+    backends: &[Backend],
+    cases: &[&str],
+    body: F,
+) -> Vec<(String, End)> {
     let test = test_of::<F>();
     let run = |backend, case: &str| {
         let end = start(&test, backend, case, || body(&Builder::new().require(backend), case));
         (case.to_owned(), end)
     };
-    let each = backends().into_iter();
-    each.flat_map(|backend| cases.iter().map(move |case| run(backend, case))).collect()
+    let each = backends.iter();
+    each.flat_map(|backend| cases.iter().map(move |case| run(*backend, case))).collect()
+}
+
+/// All of these came to their end.
+///
+/// # Panics
+///
+/// One did not.
+pub fn all_good(ends: &[(String, End)]) {
+    for (case, end) in ends {
+        assert!(end.status.success(), "{case}: {}\n{}", end.status, end.stderr);
+    }
 }
 
 /// Says that a process of its own came as far as its body.
@@ -127,7 +147,7 @@ fn start(test: &str, backend: Backend, case: &str, body: impl FnOnce()) -> End {
     let mut child = Command::new(myself())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(ALONE, &task)
-        .env("RUST_BACKTRACE", "1")
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -227,4 +247,26 @@ pub fn fork(body: impl FnOnce()) -> ExitStatus {
 pub fn fork_well(body: impl FnOnce()) {
     let status = fork(body);
     assert!(status.success(), "the child of fork: {status}");
+}
+
+/// The mappings of this process, one a line.
+///
+/// # Panics
+///
+/// There is no /proc.
+pub fn mappings() -> Vec<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc");
+    maps.lines().map(str::to_owned).collect()
+}
+
+/// No mapping of this process is writable and executable.
+///
+/// # Panics
+///
+/// One is.
+pub fn no_writable_code() {
+    for line in mappings() {
+        let rights = line.split(' ').nth(1).expect("rights");
+        assert!(!(rights.contains('w') && rights.contains('x')), "{line}");
+    }
 }

@@ -3,8 +3,18 @@
 //! A static build of it runs in test machines, where there is neither a source tree nor a
 //! compiler.
 
+mod arch;
+mod builder;
+#[cfg(not(target_feature = "crt-static"))]
+mod compile_fail;
 mod data;
+mod fork;
+mod growth;
 mod signature;
+mod slots;
+mod syscalls;
+mod target;
+mod unwind;
 
 #[cfg(not(target_feature = "crt-static"))]
 mod stub;
