@@ -79,7 +79,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file of `source` that changed after `module` was built.
+/// A file that the module is made of and that changed after it was built.
 pub fn newer_source(source: &Path, module: &Path) -> Option<PathBuf> {
     let built = module.metadata().ok()?.modified().ok()?;
     fs::read_dir(source).ok()?.flatten().map(|entry| entry.path()).find_map(|path| {
@@ -87,8 +87,13 @@ pub fn newer_source(source: &Path, module: &Path) -> Option<PathBuf> {
             return newer_source(&path, module);
         }
         let changed = path.metadata().ok()?.modified().ok()?;
-        (changed > built && !is_built(&path)).then_some(path)
+        (changed > built && is_compiled(&path)).then_some(path)
     })
+}
+
+fn is_compiled(path: &Path) -> bool {
+    let source = path.extension().is_some_and(|e| e == "c" || e == "h");
+    (source && !is_built(path)) || path.ends_with("Kbuild")
 }
 
 fn is_built(path: &Path) -> bool {
