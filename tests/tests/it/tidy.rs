@@ -8,21 +8,9 @@ use std::process::Command;
 /// arrow is a decision: it is made here. Crates that are only tests or tools may use any crate
 /// that is not ours.
 const ARROWS: &[Crate] = &[
-    Crate {
-        name: "trampfd-sys",
-        may_use: &[],
-        others: false,
-    },
-    Crate {
-        name: "trampfd-text",
-        may_use: &[],
-        others: false,
-    },
-    Crate {
-        name: "trampfd",
-        may_use: &["trampfd-text", "trampfd-sys", "libc"],
-        others: false,
-    },
+    Crate { name: "trampfd-sys", may_use: &[], others: false },
+    Crate { name: "trampfd-text", may_use: &[], others: false },
+    Crate { name: "trampfd", may_use: &["trampfd-text", "trampfd-sys", "libc"], others: false },
     Crate {
         name: "trampfd-tests",
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
@@ -33,16 +21,8 @@ const ARROWS: &[Crate] = &[
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
         others: true,
     },
-    Crate {
-        name: "vm-runner",
-        may_use: &[],
-        others: true,
-    },
-    Crate {
-        name: "vm-init",
-        may_use: &[],
-        others: true,
-    },
+    Crate { name: "vm-runner", may_use: &[], others: true },
+    Crate { name: "vm-init", may_use: &[], others: true },
 ];
 
 /// Where `unsafe` may stand: files, and folders that end in a slash.
@@ -91,10 +71,7 @@ struct File {
 
 impl File {
     fn new(path: &str, text: impl Into<String>) -> File {
-        File {
-            path: path.into(),
-            text: text.into(),
-        }
+        File { path: path.into(), text: text.into() }
     }
 
     /// The last part of the path.
@@ -114,10 +91,7 @@ impl File {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// The files that git tracks, as they are now, those left out that are no text.
@@ -127,11 +101,7 @@ fn tree() -> Vec<File> {
         .current_dir(root())
         .output()
         .expect("git");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let names = String::from_utf8(output.stdout).unwrap();
     let files: Vec<File> = names
         .split_terminator('\0')
@@ -140,10 +110,7 @@ fn tree() -> Vec<File> {
             Some(File::new(path, text))
         })
         .collect();
-    assert!(
-        files.iter().any(|file| file.path == "Cargo.toml"),
-        "not the whole tree"
-    );
+    assert!(files.iter().any(|file| file.path == "Cargo.toml"), "not the whole tree");
     files
 }
 
@@ -151,12 +118,7 @@ fn tree() -> Vec<File> {
 fn holds(rule: fn(&[File]) -> Vec<String>, broken: &[File]) {
     for file in broken {
         let seen = rule(std::slice::from_ref(file));
-        assert!(
-            !seen.is_empty(),
-            "the rule does not see: {}: {}",
-            file.path,
-            file.text
-        );
+        assert!(!seen.is_empty(), "the rule does not see: {}: {}", file.path, file.text);
     }
     let complaints = rule(&tree());
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
@@ -194,11 +156,7 @@ fn arrows() -> (Vec<String>, Vec<Arrow>) {
         .current_dir(root())
         .output()
         .expect("cargo metadata");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut names = Vec::new();
     let mut arrows = Vec::new();
@@ -244,25 +202,15 @@ fn crates_depend_only_downwards() {
         ("vm-init", "trampfd", true),
         ("newcomer", "libc", false),
     ] {
-        let wrong = [Arrow {
-            from: from.into(),
-            to: to.into(),
-            dev,
-        }];
+        let wrong = [Arrow { from: from.into(), to: to.into(), dev }];
         assert_eq!(wrong_arrows(&wrong), [format!("{from} -> {to}")]);
     }
     let (names, arrows) = arrows();
     assert_eq!(wrong_arrows(&arrows), [""; 0], "see ARROWS in this file");
     for name in names {
-        assert!(
-            ARROWS.iter().any(|row| row.name == name),
-            "{name} has no row in ARROWS"
-        );
+        assert!(ARROWS.iter().any(|row| row.name == name), "{name} has no row in ARROWS");
     }
-    assert!(
-        arrows.iter().any(|arrow| arrow.from == "trampfd-tests"),
-        "no arrow was read"
-    );
+    assert!(arrows.iter().any(|arrow| arrow.from == "trampfd-tests"), "no arrow was read");
 }
 
 fn lowest_crates_are_no_std(files: &[File]) -> Vec<String> {
@@ -280,10 +228,7 @@ fn lowest_crates_are_no_std(files: &[File]) -> Vec<String> {
 fn the_lowest_crates_need_no_std() {
     holds(
         lowest_crates_are_no_std,
-        &[File::new(
-            "trampolines/src/lib.rs",
-            "//! #![no_std]\npub mod arch;",
-        )],
+        &[File::new("trampolines/src/lib.rs", "//! #![no_std]\npub mod arch;")],
     );
 }
 
@@ -291,17 +236,14 @@ fn the_lowest_crates_need_no_std() {
 
 /// A part of the path is named `arch`, with or without an ending.
 fn is_arch(file: &File) -> bool {
-    file.path
-        .split('/')
-        .any(|part| part.split('.').next() == Some("arch"))
+    file.path.split('/').any(|part| part.split('.').next() == Some("arch"))
 }
 
 fn architecture_has_its_folder(files: &[File]) -> Vec<String> {
     let outside = || files.iter().filter(|file| !is_arch(file));
     let rust = outside().filter(|file| file.has_ending(&[".rs", "Cargo.toml"]));
-    let mut all = lines(rust, "names an architecture", |line| {
-        has_word(line, concat!("target", "_arch"))
-    });
+    let mut all =
+        lines(rust, "names an architecture", |line| has_word(line, concat!("target", "_arch")));
     let text = outside().filter(|file| {
         file.has_ending(&[".rs"])
             && (file.path.starts_with("userspace/") || file.path.starts_with("trampolines/"))
@@ -312,17 +254,10 @@ fn architecture_has_its_folder(files: &[File]) -> Vec<String> {
     let kernel = outside()
         .filter(|file| file.path.starts_with("kernel-module/") && file.has_ending(&[".c", ".h"]));
     all.extend(lines(kernel, "names an architecture", |line| {
-        [
-            "__x86_64__",
-            "__aarch64__",
-            "__riscv",
-            "CONFIG_X86",
-            "CONFIG_X86_64",
-            "CONFIG_ARM64",
-        ]
-        .iter()
-        .chain(&["CONFIG_RISCV"])
-        .any(|word| has_word(line, word))
+        ["__x86_64__", "__aarch64__", "__riscv", "CONFIG_X86", "CONFIG_X86_64", "CONFIG_ARM64"]
+            .iter()
+            .chain(&["CONFIG_RISCV"])
+            .any(|word| has_word(line, word))
     }));
     all
 }
@@ -336,14 +271,8 @@ fn what_differs_by_architecture_is_in_files_named_for_it() {
             File::new("userspace/trampfd/src/closure.rs", cfg),
             File::new("trampolines/src/encode/x86_64.rs", cfg),
             File::new("vm-tests/init/src/search.rs", cfg),
-            File::new(
-                "userspace/trampfd/Cargo.toml",
-                format!("[target.'{cfg}'.dependencies]"),
-            ),
-            File::new(
-                "userspace/trampfd/src/call.rs",
-                concat!("naked_asm", "!(\"ret\")"),
-            ),
+            File::new("userspace/trampfd/Cargo.toml", format!("[target.'{cfg}'.dependencies]")),
+            File::new("userspace/trampfd/src/call.rs", concat!("naked_asm", "!(\"ret\")")),
             File::new("kernel-module/vma.c", "#ifdef CONFIG_X86"),
         ],
     );
@@ -372,19 +301,14 @@ fn kernel_versions_are_named_in_compat_h_only() {
         &[
             File::new("kernel-module/vma.c", check),
             File::new("kernel-module/table.h", check),
-            File::new(
-                "kernel-module/ioctl.c",
-                concat!("#include <linux/", "version.h>"),
-            ),
+            File::new("kernel-module/ioctl.c", concat!("#include <linux/", "version.h>")),
         ],
     );
 }
 
 fn unsafe_has_its_files(files: &[File]) -> Vec<String> {
     let allowed = |path: &str| {
-        UNSAFE
-            .iter()
-            .any(|&place| path == place || place.ends_with('/') && path.starts_with(place))
+        UNSAFE.iter().any(|&place| path == place || place.ends_with('/') && path.starts_with(place))
     };
     files
         .iter()
@@ -393,9 +317,7 @@ fn unsafe_has_its_files(files: &[File]) -> Vec<String> {
             let mut lines = file.code_lines();
             let (number, _) = lines.find(|(_, line)| has_word(line, "unsafe"))?;
             let path = &file.path;
-            Some(format!(
-                "{path}:{number}: unsafe in a file that UNSAFE does not list"
-            ))
+            Some(format!("{path}:{number}: unsafe in a file that UNSAFE does not list"))
         })
         .collect()
 }
@@ -406,10 +328,7 @@ fn unsafe_is_in_listed_files_only() {
         unsafe_has_its_files,
         &[
             File::new("trampolines/src/encode/mod.rs", "unsafe { run(bytes) }"),
-            File::new(
-                "userspace/trampfd-sys/src/uapi.rs",
-                "unsafe impl Send for trampfd_set {}",
-            ),
+            File::new("userspace/trampfd-sys/src/uapi.rs", "unsafe impl Send for trampfd_set {}"),
             File::new("userspace/trampfd/src/callx.rs", "pub unsafe fn f() {}"),
         ],
     );
@@ -417,10 +336,7 @@ fn unsafe_is_in_listed_files_only() {
         let text = std::fs::read_to_string(root().join(place)).unwrap_or_default();
         let file = File::new(place, text);
         let used = file.code_lines().any(|(_, line)| has_word(line, "unsafe"));
-        assert!(
-            used,
-            "UNSAFE lists {place}, which has none: take it off the list"
-        );
+        assert!(used, "UNSAFE lists {place}, which has none: take it off the list");
     }
 }
 
@@ -442,10 +358,7 @@ fn files_of_an_architecture_begin_with_a_drawing() {
     holds(
         arch_files_begin_with_a_drawing,
         &[
-            File::new(
-                "trampolines/src/encode/s390x.rs",
-                "//! s390x.\n\nuse super::*;\n",
-            ),
+            File::new("trampolines/src/encode/s390x.rs", "//! s390x.\n\nuse super::*;\n"),
             File::new("trampolines/src/arch/aarch64.rs", "use x;\n//! ```text\n"),
         ],
     );
@@ -456,10 +369,7 @@ fn files_of_an_architecture_begin_with_a_drawing() {
 fn licences_are_stated(files: &[File]) -> Vec<String> {
     const DUAL: &str = "/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */";
     let mut complaints = Vec::new();
-    for file in files
-        .iter()
-        .filter(|file| file.path.starts_with("kernel-module/"))
-    {
+    for file in files.iter().filter(|file| file.path.starts_with("kernel-module/")) {
         let first = file.text.lines().next().unwrap_or("");
         let want = if file.path.starts_with("kernel-module/include/uapi/") {
             DUAL
@@ -476,9 +386,7 @@ fn licences_are_stated(files: &[File]) -> Vec<String> {
             complaints.push(format!("{}:1: {first}: must be {want}", file.path));
         }
     }
-    let module = files
-        .iter()
-        .filter(|file| file.path.starts_with("kernel-module/"));
+    let module = files.iter().filter(|file| file.path.starts_with("kernel-module/"));
     complaints.extend(lines(module, "the module's licence is GPL", |line| {
         line.contains("MODULE_LICENSE(") && line.trim() != "MODULE_LICENSE(\"GPL\");"
     }));
@@ -491,10 +399,7 @@ fn licences_stand_where_tools_look() {
         licences_are_stated,
         &[
             File::new("kernel-module/main.c", "#include <linux/module.h>"),
-            File::new(
-                "kernel-module/stub.h",
-                "// SPDX-License-Identifier: GPL-2.0",
-            ),
+            File::new("kernel-module/stub.h", "// SPDX-License-Identifier: GPL-2.0"),
             File::new("kernel-module/Kbuild", "obj-m += trampfd.o"),
             File::new(
                 "kernel-module/include/uapi/linux/trampfd.h",
@@ -507,10 +412,7 @@ fn licences_stand_where_tools_look() {
         ],
     );
     let main = std::fs::read_to_string(root().join("kernel-module/main.c")).unwrap();
-    assert!(
-        main.contains("\nMODULE_LICENSE("),
-        "main.c states no licence"
-    );
+    assert!(main.contains("\nMODULE_LICENSE("), "main.c states no licence");
 }
 
 // ---- nothing of one machine ------------------------------------------------------------------
@@ -535,19 +437,14 @@ fn nothing_of_one_machine(files: &[File]) -> Vec<String> {
             // Cargo writes its default registry's name into each row of the lock file.
             let line = if file.path == "Cargo.lock" {
                 line.replace(
-                    concat!(
-                        "\"registry+https://github.com/rust-lang/crates",
-                        ".io-index\""
-                    ),
+                    concat!("\"registry+https://github.com/rust-lang/crates", ".io-index\""),
                     "",
                 )
             } else {
                 line.to_owned()
             };
             if file.path == "Cargo.lock" && line.contains("registry+")
-                || OF_ONE_MACHINE
-                    .iter()
-                    .any(|text| is_of_one_machine(&line, text))
+                || OF_ONE_MACHINE.iter().any(|text| is_of_one_machine(&line, text))
             {
                 complaints.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
             }
@@ -570,15 +467,9 @@ fn no_file_names_a_package_archive_or_a_place_on_one_machine() {
         nothing_of_one_machine,
         &[
             File::new("Makefile", concat!("curl https://static.crates", ".io/x")),
-            File::new(
-                "vm-tests/kernels.toml",
-                concat!("mirror = \"deb.debian", ".org\""),
-            ),
+            File::new("vm-tests/kernels.toml", concat!("mirror = \"deb.debian", ".org\"")),
             File::new("README.md", concat!("cd /wo", "rk/x")),
-            File::new(
-                "Cargo.lock",
-                "source = \"registry+https://elsewhere/index\"",
-            ),
+            File::new("Cargo.lock", "source = \"registry+https://elsewhere/index\""),
         ],
     );
 }
@@ -596,19 +487,9 @@ fn links(text: &str) -> Vec<(usize, &str)> {
         if code {
             continue;
         }
-        let inline = line
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split([')', ' ']).next());
-        let named = line
-            .starts_with('[')
-            .then(|| line.split_once("]: "))
-            .flatten();
-        links.extend(
-            inline
-                .chain(named.map(|(_, target)| target))
-                .map(|link| (number + 1, link)),
-        );
+        let inline = line.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+        let named = line.starts_with('[').then(|| line.split_once("]: ")).flatten();
+        links.extend(inline.chain(named.map(|(_, target)| target)).map(|link| (number + 1, link)));
     }
     links
 }
@@ -630,8 +511,7 @@ fn relative_links_resolve(files: &[File]) -> Vec<String> {
                 target.exists()
             } else {
                 let text = std::fs::read_to_string(&target).unwrap_or_default();
-                text.lines()
-                    .any(|line| line.starts_with('#') && anchor(line) == heading)
+                text.lines().any(|line| line.starts_with('#') && anchor(line) == heading)
             };
             if !there {
                 complaints.push(format!("{}:{number}: {link} leads nowhere", file.path));
@@ -641,6 +521,62 @@ fn relative_links_resolve(files: &[File]) -> Vec<String> {
     complaints
 }
 
+/// `program: test` in back-quotes: the tests that a document names, with their line.
+fn named_tests(text: &str) -> Vec<(usize, &str, &str)> {
+    let name = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+    let program = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for quoted in line.split('`').skip(1).step_by(2) {
+            let Some((first, test)) = quoted.split_once(": ") else { continue };
+            if first.chars().all(program) && test.chars().all(name) {
+                found.push((number + 1, first, test));
+            }
+        }
+    }
+    found
+}
+
+fn named_tests_exist(files: &[File]) -> Vec<String> {
+    let tests = |program: &str, test: &str| {
+        let tests = root().join("tests");
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        if ["it", "kernel"].contains(&program) {
+            let (module, test) = test.rsplit_once("::").unwrap_or(("main", test));
+            let file = tests.join("tests").join(program).join(format!("{module}.rs"));
+            has_word(&read(file), &format!("fn {test}"))
+        } else {
+            read(tests.join("c").join(format!("{program}.c"))).contains(&format!("TEST({test})"))
+        }
+    };
+    let mut complaints = Vec::new();
+    for file in files.iter().filter(|file| file.has_ending(&[".md"])) {
+        for (number, program, test) in named_tests(&file.text) {
+            if !tests(program, test) {
+                complaints.push(format!("{}:{number}: no test {program}: {test}", file.path));
+            }
+        }
+        if file.path == "SECURITY.md" && named_tests(&file.text).is_empty() {
+            complaints.push("SECURITY.md names no test".into());
+        }
+    }
+    complaints
+}
+
+#[test]
+fn documents_name_tests_that_exist() {
+    holds(
+        named_tests_exist,
+        &[
+            File::new("README.md", "as `seal: no_such_test` shows"),
+            File::new("README.md", "`it: tidy::documents_name_tests`"),
+            File::new("README.md", "`it: nowhere::documents_name_tests_that_exist`"),
+            File::new("README.md", "`seal: seal_refuses_set_and_clear`, `no-program: test`"),
+            File::new("SECURITY.md", "all is well"),
+        ],
+    );
+}
+
 /// The name by which a heading is linked to.
 fn anchor(heading: &str) -> String {
     heading
@@ -648,13 +584,7 @@ fn anchor(heading: &str) -> String {
         .trim()
         .chars()
         .filter(|&c| c.is_alphanumeric() || " -_".contains(c))
-        .map(|c| {
-            if c == ' ' {
-                '-'
-            } else {
-                c.to_ascii_lowercase()
-            }
-        })
+        .map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() })
         .collect()
 }
 
