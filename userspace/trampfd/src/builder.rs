@@ -217,6 +217,7 @@ fn first_choice() -> Backend {
         TEXT => Backend::Text,
         KERNEL => Backend::Kernel,
         _ => {
+            fork::prepare();
             let (choice, backend) = match kernel::lock().probe() {
                 Ok(_) => (KERNEL, Backend::Kernel),
                 Err(_) => (TEXT, Backend::Text),

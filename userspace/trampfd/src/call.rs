@@ -199,7 +199,7 @@ pub struct ByPointer;
     label = "not a function of C scalars and then `&{D}`",
     note = "write the types of all arguments, the last being `&{D}`: `|a: i32, data: &{D}| ..`",
     note = "an `extern \"C\"` item implements no `Fn`: pass it as `item as extern \"C\" fn(_, &_) -> _`, with one `_` for each argument",
-    note = "arguments and results are C scalars and thin pointers, at most 12 arguments"
+    note = "arguments and results are integers of up to 64 bits, bool, f32, f64, thin raw pointers and `Option` of function pointers, at most 12 arguments; what C passes by address is a raw pointer, not a reference"
 )]
 pub trait Handler<S: Signature, D, M> {
     /// Function and data together.
@@ -215,7 +215,9 @@ pub trait Handler<S: Signature, D, M> {
     message = "`{Self}` cannot handle calls of a C function pointer",
     label = "not a function of C scalars",
     note = "write the types of all arguments: `|a: i32, b: f64| ..`",
-    note = "arguments and results are C scalars and thin pointers, at most 12 arguments; a closure that changes what it captures goes to `Closure::local_mut`"
+    note = "arguments and results are integers of up to 64 bits, bool, f32, f64, thin raw pointers and `Option` of function pointers, at most 12 arguments; what C passes by address is a raw pointer, not a reference",
+    note = "an `extern \"C\"` item implements no `Fn`: wrap it, `|a: i32| item(a)`",
+    note = "a closure that changes what it captures goes to `Closure::local_mut`"
 )]
 pub trait Function<S: Signature> {
     /// The closure, callable.
@@ -229,7 +231,7 @@ pub trait Function<S: Signature> {
     message = "`{Self}` cannot handle calls of a C function pointer",
     label = "not a function of C scalars",
     note = "write the types of all arguments: `|a: i32, b: f64| ..`",
-    note = "arguments and results are C scalars and thin pointers, at most 12 arguments"
+    note = "arguments and results are integers of up to 64 bits, bool, f32, f64, thin raw pointers and `Option` of function pointers, at most 12 arguments; what C passes by address is a raw pointer, not a reference"
 )]
 pub trait FunctionMut<S: Signature> {
     /// The closure, callable.

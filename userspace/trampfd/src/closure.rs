@@ -264,12 +264,21 @@ impl<S: Signature> fmt::Debug for Closure<S> {
 /// use what the closure holds.
 pub struct Local<'a, S: Signature> {
     closure: Closure<S>,
-    borrows: PhantomData<(&'a (), *const ())>,
+    #[expect(dead_code, reason = "what it says is in its type")]
+    borrows: Borrows<'a>,
+}
+
+/// Stands for what a closure holds: bound to one thread, and looked at when it is dropped, so
+/// that it must not be dropped after what it borrows. ([`Closure`] has forgotten both.)
+struct Borrows<'a>(PhantomData<(&'a (), *const ())>);
+
+impl Drop for Borrows<'_> {
+    fn drop(&mut self) {}
 }
 
 impl<'a, S: Signature> Local<'a, S> {
     pub(crate) fn of(closure: Closure<S>) -> Self {
-        Local { closure, borrows: PhantomData }
+        Local { closure, borrows: Borrows(PhantomData) }
     }
 
     /// The function pointer. To call it is safe as long as the closure lives, in this thread.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::error::Error;
-use crate::sys;
+use crate::{fork, sys};
 
 /// A segment of a loaded object.
 #[derive(Debug)]
@@ -108,6 +108,7 @@ fn place(code: usize) -> usize {
 
 #[cold]
 fn look_up(code: usize) -> Result<(), Error> {
+    fork::prepare();
     let mut all = lock();
     let at = all.binary_search(&code);
     if let Err(at) = at {
