@@ -9,6 +9,7 @@
 #include <linux/perf_event.h>
 #include <sys/auxv.h>
 #include <sys/mount.h>
+#include <sys/sendfile.h>
 #include <sys/syscall.h>
 
 #ifdef STRICT
@@ -230,6 +231,19 @@ TEST(writable_mapping)
 		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 }
 
+static int copy_program(const char *to)
+{
+	int in = open("/proc/self/exe", O_RDONLY), out = open(to, O_WRONLY | O_CREAT, 0755), r;
+	struct stat st;
+
+	if (in < 0 || out < 0 || fstat(in, &st))
+		return -1;
+	r = sendfile(out, in, NULL, st.st_size) == st.st_size ? 0 : -1;
+	close(in);
+	close(out);
+	return r;
+}
+
 TEST(overlayfs)
 {
 	uint8_t *p;
@@ -253,6 +267,12 @@ TEST(overlayfs)
 	}
 	p = map_text("/tmp/ovl/merged/text");
 	ALLOWED(p);
+	/* A program that itself runs from there */
+	ASSERT_OK(copy_program("/tmp/ovl/lower/program"));
+	IN_CHILD {
+		execl("/tmp/ovl/merged/program", "targets", "--exec", "own_text_static", NULL);
+		_exit(9);
+	}
 	/* Copied up and open for writing: a new mapping is of the file being written. */
 	rw = open("/tmp/ovl/merged/text", O_RDWR);
 	ASSERT(rw >= 0);
