@@ -1,7 +1,6 @@
-// The types of the arguments are those of the C function, and nobody else says which.
+// The types of the arguments are those of the C function, and here nobody says which.
 use trampfd::Closure;
 
 fn main() {
-    let f = Closure::from_fn(|a, b| a + b).unwrap();
-    let _ = unsafe { f.as_ptr()(1, 2) };
+    let _ = Closure::from_fn(|_a| ());
 }

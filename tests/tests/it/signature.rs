@@ -87,16 +87,19 @@ type Log = Arc<Mutex<Vec<Vec<u64>>>>;
 /// What C was told by a closure, as words: one for each call.
 type Told = Vec<u64>;
 
+/// A way to reach a closure: makes it, has C call it.
+type Way = fn(&Builder, Log) -> Told;
+
 /// A signature with its callers, and what they pass and want back.
 struct Case {
     name: &'static str,
     passed: &'static [u64],
     answer: u64,
-    by_closure: fn(&Builder, Log) -> Told,
-    by_pointer: fn(&Builder, Log) -> Told,
-    by_large: fn(&Builder, Log) -> Told,
-    by_unwind: fn(&Builder, Log) -> Told,
-    by_local: fn(&Builder, Log) -> Told,
+    by_closure: Way,
+    by_pointer: Way,
+    by_large: Way,
+    by_unwind: Way,
+    by_local: Way,
 }
 
 /// The Rust half of one signature of `tests/build.rs`.
@@ -164,7 +167,7 @@ macro_rules! generated {
                         )
                         .unwrap();
                     // SAFETY: the same pointer under another ABI name; nothing panics.
-                    let f = unsafe { std::mem::transmute::<_, S>(f.as_ptr()) };
+                    let f = unsafe { std::mem::transmute::<unsafe extern "C-unwind" fn($($t),*) -> $r, S>(f.as_ptr()) };
                     // SAFETY: the closure lives.
                     unsafe { vec![$call(f).word(), $dirty(f).word()] }
                 },
@@ -190,7 +193,7 @@ macro_rules! generated {
 
 include!(concat!(env!("OUT_DIR"), "/signatures.rs"));
 
-fn check(way: fn(&Case) -> fn(&Builder, Log) -> Told) {
+fn check(way: fn(&Case) -> Way) {
     each(|builder| {
         for case in all() {
             let log = Log::default();

@@ -115,6 +115,7 @@ fn panics(builder: &Builder, case: &str) {
 }
 
 #[test]
+#[expect(clippy::redundant_closure, reason = "the closure's type names the test")]
 fn a_panic_of_c_unwind_goes_on_into_the_caller() {
     all_good(&alone_cases(CASES, |builder, case| panics(builder, case)));
 }
