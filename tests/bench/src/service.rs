@@ -65,7 +65,7 @@ pub fn measure() {
         hot[3],
     ];
     for ((name, ..), value) in ROWS.iter().zip(values) {
-        println!("{MARK}\t{name}\t{value}");
+        println!("{MARK} {name} = {value}");
     }
 }
 
@@ -77,7 +77,7 @@ pub fn rows(file: &Path) -> Vec<Row> {
     });
     let value = |wanted: &str| {
         text.lines()
-            .filter_map(|line| line.strip_prefix(MARK)?.strip_prefix('\t')?.split_once('\t'))
+            .filter_map(|line| line.strip_prefix(MARK)?.trim().rsplit_once(" = "))
             .find(|(name, _)| *name == wanted)
             .and_then(|(_, value)| value.trim().parse().ok())
             .unwrap_or(f64::NAN)
