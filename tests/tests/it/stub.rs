@@ -24,11 +24,9 @@ fn legal(arch: Arch) -> Vec<u16> {
 #[test]
 fn legal_registers_are_those_of_the_header() {
     let header = include_str!("../../../kernel-module/include/uapi/linux/trampfd.h");
-    for (arch, name) in [
-        (Arch::X86_64, "x86-64 "),
-        (Arch::Aarch64, "arm64 "),
-        (Arch::Riscv64, "riscv64 "),
-    ] {
+    for (arch, name) in
+        [(Arch::X86_64, "x86-64 "), (Arch::Aarch64, "arm64 "), (Arch::Riscv64, "riscv64 ")]
+    {
         let list = header
             .lines()
             .find_map(|line| line.strip_prefix(" *  ")?.strip_prefix(name))
@@ -98,11 +96,7 @@ fn illegal_registers_are_refused_with_their_reason() {
             assert_eq!(check(arch, reg), Err(why), "{arch:?} {reg}");
         }
         for reg in (0..=u16::MAX).filter(|&reg| reg >= 64 || arch.regs() >> reg & 1 == 0) {
-            assert_eq!(
-                stub(arch, reg, D),
-                Err(check(arch, reg).unwrap_err()),
-                "{arch:?} {reg}"
-            );
+            assert_eq!(stub(arch, reg, D), Err(check(arch, reg).unwrap_err()), "{arch:?} {reg}");
         }
     }
 }
@@ -118,43 +112,15 @@ fn distances_and_strides_have_their_limits() {
         for distance in [nearest, farthest] {
             let bytes = stub(arch, reg, distance).unwrap();
             let slot = PC.wrapping_add_signed(distance);
-            assert_eq!(
-                decode(arch, &bytes, PC),
-                Ok(Decoded { reg, slot }),
-                "{arch:?}"
-            );
+            assert_eq!(decode(arch, &bytes, PC), Ok(Decoded { reg, slot }), "{arch:?}");
         }
-        for distance in [
-            nearest - 8,
-            farthest + 8,
-            i64::MIN,
-            i64::MAX - 7,
-            D + 4,
-            D - 1,
-        ] {
-            assert_eq!(
-                stub(arch, reg, distance),
-                Err(Refused::Distance),
-                "{arch:?} {distance}"
-            );
+        for distance in [nearest - 8, farthest + 8, i64::MIN, i64::MAX - 7, D + 4, D - 1] {
+            assert_eq!(stub(arch, reg, distance), Err(Refused::Distance), "{arch:?} {distance}");
         }
-        for stride in [
-            0,
-            1,
-            arch.stride() - 1,
-            arch.stride() + 1,
-            arch.stride() * 3 / 2,
-        ] {
+        for stride in [0, 1, arch.stride() - 1, arch.stride() + 1, arch.stride() * 3 / 2] {
             let mut bytes = vec![0x5a; stride];
-            assert_eq!(
-                encode(arch, reg, D, &mut bytes),
-                Err(Refused::Stride),
-                "{arch:?} {stride}"
-            );
-            assert!(
-                bytes.iter().all(|&byte| byte == 0x5a),
-                "{arch:?}: written and refused"
-            );
+            assert_eq!(encode(arch, reg, D, &mut bytes), Err(Refused::Stride), "{arch:?} {stride}");
+            assert!(bytes.iter().all(|&byte| byte == 0x5a), "{arch:?}: written and refused");
         }
     }
 }
@@ -200,44 +166,22 @@ fn x86_64_is_what_it_is_drawn_as() {
             (code[1].memory_base(), code[1].memory_index()),
             (Register::RIP, Register::None)
         );
-        assert_eq!(
-            code[1].memory_displacement64(),
-            slot,
-            "{name:?} is loaded from slot.data"
-        );
+        assert_eq!(code[1].memory_displacement64(), slot, "{name:?} is loaded from slot.data");
 
         assert_eq!(code[2].code(), Code::Jmp_rm64, "{name:?}");
         assert_eq!(
             (code[2].memory_base(), code[2].memory_index()),
             (Register::RIP, Register::None)
         );
-        assert_eq!(
-            code[2].memory_displacement64(),
-            slot + 8,
-            "{name:?} jumps to slot.code"
-        );
+        assert_eq!(code[2].memory_displacement64(), slot + 8, "{name:?} jumps to slot.code");
         assert_eq!(code[2].next_ip() - PC, Arch::X86_64.code_len() as u64);
 
-        let Trap::InStub(trap) = Arch::X86_64.trap() else {
-            unreachable!()
-        };
+        let Trap::InStub(trap) = Arch::X86_64.trap() else { unreachable!() };
         for instruction in &code[3..] {
-            let want = if instruction.ip() == PC + trap as u64 {
-                Code::Ud2
-            } else {
-                Code::Int3
-            };
-            assert_eq!(
-                instruction.code(),
-                want,
-                "{name:?} at {:#x}",
-                instruction.ip()
-            );
+            let want = if instruction.ip() == PC + trap as u64 { Code::Ud2 } else { Code::Int3 };
+            assert_eq!(instruction.code(), want, "{name:?} at {:#x}", instruction.ip());
         }
-        assert!(
-            code.iter()
-                .any(|instruction| instruction.code() == Code::Ud2)
-        );
+        assert!(code.iter().any(|instruction| instruction.code() == Code::Ud2));
         seen |= 1 << reg;
     }
     assert_eq!(seen, Arch::X86_64.regs());
@@ -253,11 +197,7 @@ fn aarch64_is_what_it_is_drawn_as() {
             let bytes = stub(Arch::Aarch64, reg, distance).unwrap();
             let code: Vec<Instruction> = bytes
                 .chunks(4)
-                .map(|word| {
-                    InstDecoder::default()
-                        .decode(&mut U8Reader::new(word))
-                        .unwrap()
-                })
+                .map(|word| InstDecoder::default().decode(&mut U8Reader::new(word)).unwrap())
                 .collect();
 
             // bti is hint 32, with c bit 1 and j bit 2 of its operand.
@@ -266,15 +206,9 @@ fn aarch64_is_what_it_is_drawn_as() {
 
             let x = |reg| Operand::Register(SizeCode::X, reg);
             assert_eq!(code[1].opcode, Opcode::LDR);
-            assert_eq!(
-                code[1].operands[..2],
-                [x(reg), Operand::PCOffset(distance - 4)]
-            );
+            assert_eq!(code[1].operands[..2], [x(reg), Operand::PCOffset(distance - 4)]);
             assert_eq!(code[2].opcode, Opcode::LDR);
-            assert_eq!(
-                code[2].operands[..2],
-                [x(16), Operand::PCOffset(distance + 8 - 8)]
-            );
+            assert_eq!(code[2].operands[..2], [x(16), Operand::PCOffset(distance + 8 - 8)]);
 
             assert_eq!(code[3].opcode, Opcode::BR);
             assert_eq!(code[3].operands[0], x(16));
@@ -310,14 +244,7 @@ fn riscv64_is_what_it_is_drawn_as() {
             // Where a pair of auipc and ld reads, the auipc being `at` bytes into the stub. `imm`
             // holds the 20 bits as a number.
             let reads = |at: i64, pair: &[Instruction], want: u32| match *pair {
-                [
-                    Instruction::AUIPC { rd: hi, imm },
-                    Instruction::LD {
-                        rd: to,
-                        rs1,
-                        offset,
-                    },
-                ] => {
+                [Instruction::AUIPC { rd: hi, imm }, Instruction::LD { rd: to, rs1, offset }] => {
                     assert_eq!((hi, to, rs1), (want, want, want));
                     at + i64::from((imm << 12) as i32) + i64::from(offset)
                 }
@@ -325,14 +252,7 @@ fn riscv64_is_what_it_is_drawn_as() {
             };
             assert_eq!(reads(4, &code[1..3], rd), distance, "slot.data");
             assert_eq!(reads(12, &code[3..5], t3), distance + 8, "slot.code");
-            assert_eq!(
-                code[5],
-                Instruction::JALR {
-                    rd: 0,
-                    rs1: t3,
-                    offset: 0
-                }
-            );
+            assert_eq!(code[5], Instruction::JALR { rd: 0, rs1: t3, offset: 0 });
             assert_eq!(bytes[24..], [0; 8], "the trap");
         }
     }
@@ -346,21 +266,14 @@ fn vectors_of_an_assembler() {
         let [name, reg, hex] = line.split(' ').collect::<Vec<_>>()[..] else {
             panic!("not a vector: {line}");
         };
-        let which = ["x86_64", "aarch64", "riscv64"]
-            .iter()
-            .position(|&arch| arch == name)
-            .unwrap();
+        let which = ["x86_64", "aarch64", "riscv64"].iter().position(|&arch| arch == name).unwrap();
         let (arch, reg) = (Arch::ALL[which], reg.parse().unwrap());
         let bytes = stub(arch, reg, D).unwrap();
         let ours: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(ours, hex, "{name} {reg}");
         seen[which] |= 1 << reg;
     }
-    assert_eq!(
-        seen,
-        Arch::ALL.map(Arch::regs),
-        "a vector for each legal register"
-    );
+    assert_eq!(seen, Arch::ALL.map(Arch::regs), "a vector for each legal register");
 }
 
 #[test]
@@ -375,30 +288,19 @@ fn a_page_is_full_of_stubs_and_holds_a_trap_for_each() {
             let slots = arch.slots_per_page(page_len, stride);
             for (i, bytes) in page.chunks(stride).enumerate() {
                 let pc = PC + (i * stride) as u64;
-                let is_stub = decode(arch, bytes, pc)
-                    == Ok(Decoded {
-                        reg,
-                        slot: pc + D as u64,
-                    });
+                let is_stub = decode(arch, bytes, pc) == Ok(Decoded { reg, slot: pc + D as u64 });
                 assert_eq!(is_stub, i < slots, "{arch:?} stub {i} of {slots}");
                 let trap = match arch.trap() {
                     Trap::InStub(at) => &bytes[at..],
                     Trap::LastOfPage => &page[page_len - stride..],
                 };
-                let ud2_or_udf: &[u8] = if arch == Arch::X86_64 {
-                    &[0x0f, 0x0b]
-                } else {
-                    &[0; 4]
-                };
+                let ud2_or_udf: &[u8] = if arch == Arch::X86_64 { &[0x0f, 0x0b] } else { &[0; 4] };
                 assert!(trap.starts_with(ud2_or_udf), "{arch:?}");
             }
         }
         let mut page = [0; 4096];
         for stride in [0, 8192, 48] {
-            assert_eq!(
-                encode_page(arch, 5, D, stride, &mut page),
-                Err(Refused::Stride)
-            );
+            assert_eq!(encode_page(arch, 5, D, stride, &mut page), Err(Refused::Stride));
         }
     }
 }
@@ -413,15 +315,10 @@ fn static_tables_hold_the_stubs_of_the_encoder() {
         // SAFETY: by the invariant of `StaticTable` its text is `TABLE_SLOTS` stubs.
         let text = unsafe { std::slice::from_raw_parts(text, TABLE_SLOTS * SLOT_STRIDE) };
         let pc = table.code() as u64;
-        let host = Arch::ALL
-            .into_iter()
-            .find(|&arch| decode(arch, text, pc).is_ok());
+        let host = Arch::ALL.into_iter().find(|&arch| decode(arch, text, pc).is_ok());
         let host = host.expect("the first stub is one of some architecture");
         for (stub, at) in text.chunks(SLOT_STRIDE).zip((0..).step_by(SLOT_STRIDE)) {
-            let want = Decoded {
-                reg: table.reg,
-                slot: table.slots() as u64 + at,
-            };
+            let want = Decoded { reg: table.reg, slot: table.slots() as u64 + at };
             assert_eq!(decode(host, stub, pc + at), Ok(want), "stub at {at:#x}");
         }
     }

@@ -63,10 +63,7 @@ fn mirror() -> Facts {
         TRAMPFD_SET_STRIDED TRAMPFD_CLEAR_RANGE TRAMPFD_SEAL_ALL
     }
     for reg in REGS {
-        facts.insert(
-            format!("TRAMPFD_OFF_CODE({reg})"),
-            off_code(reg).to_string(),
-        );
+        facts.insert(format!("TRAMPFD_OFF_CODE({reg})"), off_code(reg).to_string());
     }
     facts
 }
@@ -81,11 +78,8 @@ struct Declared {
 /// Reads the declarations; panics at a line it does not understand, so that no way of writing a
 /// declaration can pass unseen.
 fn declared(header: &str) -> Declared {
-    let mut all = Declared {
-        structs: BTreeMap::new(),
-        constants: BTreeSet::new(),
-        macros: BTreeSet::new(),
-    };
+    let mut all =
+        Declared { structs: BTreeMap::new(), constants: BTreeSet::new(), macros: BTreeSet::new() };
     let mut open: Option<String> = None;
     for line in without_comments(header).lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -97,10 +91,7 @@ fn declared(header: &str) -> Declared {
                 None => assert!(all.constants.insert(name.into()), "{line}"),
             },
             ["struct", name, "{"] if open.is_none() => {
-                assert!(
-                    all.structs.insert(name.into(), Vec::new()).is_none(),
-                    "{line}"
-                );
+                assert!(all.structs.insert(name.into(), Vec::new()).is_none(), "{line}");
                 open = Some(name.into());
             }
             ["__u32" | "__u64", field] if open.is_some() && field.ends_with(';') => {
@@ -130,11 +121,7 @@ fn cc() -> Command {
 fn ran(what: &str, output: std::io::Result<Output>) -> String {
     let output = output.unwrap_or_else(|error| panic!("{what}: {error}"));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{what}: {}\n{errors}",
-        output.status
-    );
+    assert!(output.status.success(), "{what}: {}\n{errors}", output.status);
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -181,15 +168,7 @@ fn ask_cc() -> Facts {
     let folder = folder("uapi");
     let (source, program) = (folder.join("uapi.c"), folder.join("uapi"));
     std::fs::write(&source, c).unwrap();
-    let flags = [
-        "-std=gnu11",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-I",
-        INCLUDE,
-        "-o",
-    ];
+    let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-I", INCLUDE, "-o"];
     ran("cc", cc().args(flags).arg(&program).arg(&source).output());
     ran("the C program", Command::new(&program).output())
         .lines()
@@ -207,13 +186,7 @@ fn mirrors_header() {
     let differences: Vec<String> = names
         .into_iter()
         .filter(|&name| c.get(name) != rust.get(name))
-        .map(|name| {
-            format!(
-                "{name}: header {:?}, mirror {:?}",
-                c.get(name),
-                rust.get(name)
-            )
-        })
+        .map(|name| format!("{name}: header {:?}, mirror {:?}", c.get(name), rust.get(name)))
         .collect();
     assert!(differences.is_empty(), "{differences:#?}");
     assert_eq!(declared(HEADER).structs.len(), 6);
@@ -229,10 +202,7 @@ fn flags_of_a_group_are_distinct_bits() {
             .filter(|(name, _)| name.starts_with(group))
             .map(|(_, value)| value.parse().unwrap())
             .collect();
-        assert!(
-            values.iter().all(|value| value.is_power_of_two()),
-            "{group} {values:?}"
-        );
+        assert!(values.iter().all(|value| value.is_power_of_two()), "{group} {values:?}");
         assert_eq!(
             values.iter().fold(0, |all, bit| all | bit).count_ones() as usize,
             values.len(),
@@ -251,19 +221,11 @@ fn structs_have_no_holes() {
             let (offset, size): (usize, usize) =
                 (fact[0].parse().unwrap(), fact[1].parse().unwrap());
             assert_eq!(offset, end, "{name}: a hole before {field}");
-            assert_eq!(
-                offset % size,
-                0,
-                "{name}.{field} is misaligned where it need not be"
-            );
+            assert_eq!(offset % size, 0, "{name}.{field} is misaligned where it need not be");
             end = offset + size;
         }
         assert_eq!(facts[&name], end.to_string(), "{name}: a hole at the end");
-        assert_eq!(
-            end % 8,
-            0,
-            "{name}: arrays of it would be padded where __u64 is aligned to 8"
-        );
+        assert_eq!(end % 8, 0, "{name}: arrays of it would be padded where __u64 is aligned to 8");
     }
 }
 
@@ -298,29 +260,14 @@ fn same_layout_where_u64_is_aligned_to_4() {
     // The headers of the 64-bit C library's folder serve both; without it `asm/` is not found.
     let host = ran("cc", cc().arg("-print-multiarch").output());
     let mut check = cc();
-    check.args([
-        "-m32",
-        "-std=gnu11",
-        "-Wall",
-        "-Werror",
-        "-fsyntax-only",
-        "-I",
-        INCLUDE,
-    ]);
-    check
-        .arg("-idirafter")
-        .arg(Path::new("/usr/include").join(host.trim()));
+    check.args(["-m32", "-std=gnu11", "-Wall", "-Werror", "-fsyntax-only", "-I", INCLUDE]);
+    check.arg("-idirafter").arg(Path::new("/usr/include").join(host.trim()));
     ran("cc -m32", check.arg(&source).output());
 }
 
 #[test]
 fn an_unknown_declaration_is_seen() {
-    for line in [
-        "typedef int x;",
-        "struct a { __u32 b; };",
-        "\t__u16 c;",
-        "#define X",
-    ] {
+    for line in ["typedef int x;", "struct a { __u32 b; };", "\t__u16 c;", "#define X"] {
         let header = format!("{HEADER}\n{line}\n");
         let seen = std::panic::catch_unwind(|| declared(&header));
         assert!(seen.is_err(), "{line}");
