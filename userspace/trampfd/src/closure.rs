@@ -414,12 +414,23 @@ where
     }
 }
 
+/// Looks at a target that the stub does not jump to: the shim calls it, and nobody else asks
+/// whether it is text.
+#[inline(always)]
+fn check_called<S: Signature>(direct: bool, target: Option<usize>) -> Result<(), Error> {
+    match target {
+        Some(code) if !direct || const { S::PLAN.framed() } => objects::check_text(code),
+        _ => Ok(()),
+    }
+}
+
 #[inline(always)]
 fn make_text<S, V>(growth: Growth, value: V) -> Result<Closure<S>, Error>
 where
     S: Signature,
     V: Call<S::Args, S::Ret>,
 {
+    check_called::<S>(true, value.target())?;
     let code = code_of::<S, V>(value.target());
     objects::check_text(code)?;
     let table = const { table::<S>() };
@@ -447,6 +458,7 @@ where
     S: Signature,
     V: Call<S::Args, S::Ret>,
 {
+    check_called::<S>(const { fits::<V>() }, value.target())?;
     if const { fits::<V>() } {
         fill_cell(at_once, value)
     } else {
@@ -478,11 +490,13 @@ where
     let target = handler.target();
     match builder.choose()? {
         Backend::Text => {
+            check_called::<S>(true, target)?;
             objects::check_text(code_of::<S, F::Value>(target))?;
             let n = const { S::PLAN.table() };
             slots::prewarm(n, const { table::<S>() }, builder.growth, count)
         }
         Backend::Kernel => {
+            check_called::<S>(const { fits::<F::Value>() }, target)?;
             let reg = const { table::<S>() }.reg;
             let code = if const { fits::<F::Value>() } {
                 code_of::<S, F::Value>(target)
