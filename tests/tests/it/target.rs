@@ -59,6 +59,34 @@ fn what_is_no_text_is_refused() {
 }
 
 #[test]
+fn a_target_that_a_shim_calls_is_looked_at_too() {
+    // No register is left that the stub could pass the data in.
+    type Six = unsafe extern "C" fn(i32, i32, i32, i32, i32, i32) -> i32;
+    type SixHandler = extern "C" fn(i32, i32, i32, i32, i32, i32, &u64) -> i32;
+    // The data is in a box.
+    type LargeHandler = extern "C" fn(i32, &[u64; 9]) -> i32;
+    each(|builder| {
+        let address = CONSTANT.as_ptr() as usize;
+        // SAFETY: they are never called.
+        let (six, large) = unsafe {
+            (
+                std::mem::transmute::<usize, SixHandler>(address),
+                std::mem::transmute::<usize, LargeHandler>(address),
+            )
+        };
+        let errors = [
+            builder.closure::<Six, _, _, _>(six, 7).map(drop),
+            builder.prewarm::<Six, _, u64, _>(1, six),
+            builder.closure::<One, _, _, _>(large, [7; 9]).map(drop),
+            builder.prewarm::<One, _, [u64; 9], _>(1, large),
+        ];
+        for (n, result) in errors.into_iter().enumerate() {
+            assert!(matches!(result, Err(Error::NotText { .. })), "{n}: {result:?}");
+        }
+    });
+}
+
+#[test]
 fn a_refusal_names_the_address() {
     each(|builder| {
         let error = at(builder, CONSTANT.as_ptr() as usize).unwrap_err();

@@ -272,7 +272,7 @@ fn every_instruction_unwinds_in_tables_that_were_added_too() {
 fn every_instruction_unwinds_on_the_way_to_the_trap_of_a_freed_closure() {
     /// The process ends in the handler of SIGILL: well if all steps were good.
     extern "C" fn trapped(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
-        good_steps(8);
+        good_steps(4);
         // SAFETY: ends the process.
         unsafe { libc::_exit(0) };
     }

@@ -23,7 +23,7 @@ fn grow(builder: &Builder) {
 /// which could be mapped executable, or with a data file.
 fn take_all_fds(case: &str) -> Vec<i32> {
     let data = format!("/tmp/trampfd-tests-data-{}", std::process::id());
-    std::fs::write(&data, [0xc3; 3 << 20]).unwrap();
+    std::fs::write(&data, vec![0xc3; 3 << 20]).unwrap();
     let path = if case.contains("program") { "/proc/self/exe" } else { data.as_str() };
     let path = std::ffi::CString::new(path).unwrap();
     // SAFETY: plain calls; what else had these fds is not used again.
