@@ -125,3 +125,42 @@ fn look_up(code: usize) -> Result<(), Error> {
 pub(crate) fn lock() -> MutexGuard<'static, Vec<usize>> {
     ALL_TEXT.lock().unwrap_or_else(|e| e.into_inner())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static CONSTANT: [usize; 4] = [1; 4];
+    static mut ZEROES: [usize; 4] = [0; 4];
+
+    #[test]
+    fn a_segment_is_known_by_its_addresses() {
+        let text = segment_of(segment_of as *const () as usize).unwrap();
+        assert!(text.text && text.name.is_none(), "{text:?}");
+        assert!(!segment_of(CONSTANT.as_ptr() as usize).unwrap().text);
+        assert!(!segment_of(&raw const ZEROES as usize).unwrap().text);
+        let library = segment_of(libc::abs as *const () as usize).unwrap();
+        assert!(library.text, "{library:?}");
+        assert!(segment_of(Box::into_raw(Box::new(1u64)) as usize).is_none());
+        assert!(segment_of(0).is_none());
+        assert!(segment_of(sys::auxv(libc::AT_SYSINFO_EHDR)).is_none(), "vDSO");
+    }
+
+    #[test]
+    fn targets_that_share_a_place_are_both_remembered() {
+        // The same place in the table, in one text: twice the table apart.
+        let first = check_text as *const () as usize;
+        let good = |code| check_text(code).is_ok();
+        assert!(good(first));
+        let second = first + 16 * KNOWN;
+        assert_eq!(place(first), place(second));
+        let both = segment_of(second).is_some_and(|segment| segment.text);
+        for _ in 0..3 {
+            assert!(good(first));
+            assert_eq!(good(second), both);
+        }
+        assert!(lock().contains(&first));
+        assert!(!good(CONSTANT.as_ptr() as usize));
+        assert!(!lock().contains(&(CONSTANT.as_ptr() as usize)));
+    }
+}

@@ -225,3 +225,83 @@ macro_rules! signature {
     };
 }
 crate::arity::each_arity!(signature);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Integer and floating-point arguments, as in "ifi": integer, float, integer.
+    fn floats(arguments: &str) -> Vec<bool> {
+        arguments.chars().map(|c| c == 'f').collect()
+    }
+
+    #[test]
+    fn the_plan_is_that_of_the_psabi() {
+        // (arguments, table, framed, some on the stack), by section 3.2.3 of the x86-64 psABI.
+        let cases = [
+            ("", 0, false, false),
+            ("i", 1, false, false),
+            ("f", 0, false, false),
+            ("ifif", 2, false, false),
+            ("iiiii", 5, false, false),
+            ("iiiii_ffffffff", 5, false, false),
+            ("iiiiii", 6, true, false),
+            ("iiiiiiffffff", 6, true, false),
+            ("iiiiiii", 6, true, true),
+            ("iiiiiiiiiiii", 6, true, true),
+            ("ffffffff", 0, false, false),
+            ("fffffffff", 0, false, true),
+            ("iffffffffff", 1, false, true),
+            ("ffffffffffff", 0, false, true),
+            ("fffffffffiii", 3, false, true),
+        ];
+        for (arguments, table, framed, stack) in cases {
+            let plan = Plan::of(&floats(&arguments.replace('_', "")));
+            assert_eq!(
+                (plan.table(), plan.framed(), plan.stack),
+                (table, framed, stack),
+                "{arguments}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_argument_has_a_place_of_its_own() {
+        let case = "ifiifffiiffffifi";
+        let floats = floats(case);
+        let places: Vec<Place> = (0..floats.len()).map(|n| arch::place(&floats, n)).collect();
+        use Place::{Float, Int, Stack};
+        assert_eq!(
+            places,
+            [
+                Int(0),
+                Float(0),
+                Int(1),
+                Int(2),
+                Float(1),
+                Float(2),
+                Float(3),
+                Int(3),
+                Int(4),
+                Float(4),
+                Float(5),
+                Float(6),
+                Float(7),
+                Int(5),
+                Stack(0),
+                Stack(1),
+            ]
+        );
+    }
+
+    #[test]
+    fn narrow_arguments_ignore_the_bits_above() {
+        let word = 0xdead_beef_cafe_ff01;
+        assert!(bool::from_word(word));
+        assert!(!bool::from_word(word - 1));
+        assert_eq!(i8::from_word(word), 1);
+        assert_eq!(i16::from_word(word), -255);
+        assert_eq!(u32::from_word(word), 0xcafe_ff01);
+        assert_eq!(f32::from_word(0xffff_ffff_3f80_0000), 1.0);
+    }
+}

@@ -514,3 +514,101 @@ fn asked_again(mut set: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     }
     set()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: Table = Table { start: 0x7f12_3458_0000, reg: 1, next: 0, cleared: Vec::new() };
+
+    /// Geometries as the architectures have them: x86-64, arm64 with pages of 4, 16 and 64 KiB
+    /// (whose last slot of a page holds the trap), riscv64.
+    fn geometries() -> Vec<Geometry> {
+        let page = |page: usize, stride: usize, unused: usize| {
+            let per_page = page / stride - unused;
+            let slots = (TRAMPFD_TABLE_SIZE / page * per_page) as u32;
+            Geometry { stride, per_page, page, slots }
+        };
+        vec![
+            page(4096, 32, 0),
+            page(4096, 16, 1),
+            page(16384, 16, 1),
+            page(65536, 16, 1),
+            page(65536, 32, 0),
+        ]
+    }
+
+    #[test]
+    fn slots_and_stubs_are_each_others_inverse() {
+        for geometry in geometries() {
+            for slot in 0..geometry.slots {
+                let stub = geometry.stub(&TABLE, slot);
+                assert_eq!(geometry.slot(&TABLE, stub), slot, "{geometry:?}");
+                let at = (stub - TABLE.start) % geometry.page;
+                assert!(at / geometry.stride < geometry.per_page, "{geometry:?} {slot}");
+                assert!(stub + geometry.stride <= TABLE.start + TRAMPFD_TABLE_SIZE);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_in_slot_order_from_page_to_page() {
+        for geometry in geometries() {
+            for slot in 0..geometry.slots - 1 {
+                let stub = geometry.stub(&TABLE, slot);
+                let next = geometry.stub(&TABLE, slot + 1);
+                assert_eq!(geometry.after(stub), next, "{geometry:?} {slot}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_slot_has_a_cell() {
+        for geometry in geometries() {
+            assert!(geometry.cells() >= geometry.slots as usize * CELL);
+            assert_eq!(geometry.cells() % geometry.page, 0);
+        }
+    }
+
+    #[test]
+    fn a_call_is_asked_again_only_while_the_kernel_says_so() {
+        let fails = |errno, times: usize| {
+            let mut asked = 0;
+            let result = asked_again(|| {
+                asked += 1;
+                if asked <= times { Err(io::Error::from_raw_os_error(errno)) } else { Ok(()) }
+            });
+            (result.is_ok(), asked)
+        };
+        assert_eq!(fails(libc::EAGAIN, 0), (true, 1));
+        assert_eq!(fails(libc::EAGAIN, 5), (true, 6));
+        assert_eq!(fails(libc::EAGAIN, usize::MAX), (false, RETRIES + 1));
+        assert_eq!(fails(libc::EPERM, 5), (false, 1));
+    }
+
+    #[test]
+    fn each_refusal_has_its_meaning() {
+        let os = io::Error::from_raw_os_error;
+        assert!(matches!(not_opened(os(libc::ENOENT)), Unavailable::NotPresent));
+        assert!(matches!(not_opened(os(libc::ENODEV)), Unavailable::SwitchedOff));
+        assert!(matches!(not_opened(os(libc::ENXIO)), Unavailable::SwitchedOff));
+        assert!(matches!(not_opened(os(libc::EACCES)), Unavailable::NotPermitted(_)));
+        assert!(matches!(not_opened(os(libc::EMFILE)), Unavailable::Failed(_)));
+        let mapped = |errno| refused(not_mapped(os(errno), Unavailable::Sealed));
+        assert!(matches!(mapped(libc::EPERM), Error::Sealed));
+        assert!(matches!(mapped(libc::EDQUOT), Error::Quota));
+        assert!(matches!(mapped(libc::ENOMEM), Error::NoMemory));
+        assert!(matches!(
+            mapped(libc::EACCES),
+            Error::Unavailable { reason: Unavailable::Lsm(_), .. }
+        ));
+        assert!(matches!(
+            mapped(libc::ENOSPC),
+            Error::Unavailable { reason: Unavailable::Limit(_), .. }
+        ));
+        assert!(matches!(not_set(os(libc::EPERM), 7), Error::NotText { code: 7 }));
+        assert!(matches!(not_set(os(libc::EDQUOT), 7), Error::Quota));
+        assert!(matches!(not_set(os(libc::ENOMEM), 7), Error::NoMemory));
+        assert!(matches!(not_set(os(libc::EBUSY), 7), Error::Service { .. }));
+    }
+}
