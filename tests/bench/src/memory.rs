@@ -79,7 +79,7 @@ impl Scale {
     }
 }
 
-/// Child: bytes each, and mappings for 100, of a million that live and have been called.
+/// Child: bytes each, and mappings for 100, of a million that live, their stubs' pages in use.
 pub fn million(backend: Backend) {
     let builder = Builder::new().require(backend);
     let mut all: Vec<Closure<Bare>> = room(MILLION);
@@ -89,7 +89,11 @@ pub fn million(backend: Backend) {
         let make = |a: i32, b: i32, data: &[u64; 2]| peers::compute::<1>(a, b, data);
         all.push(builder.closure(make, [n, 7]).expect("a closure"));
     }
-    for (n, closure) in all.iter().enumerate() {
+    // In each page of stubs, at least. Not all of them in a test machine: QEMU keeps translated code
+    // for each stub that ran, all of it on the one page of memory behind them, and takes the square
+    // of their number to drop it when that page is freed.
+    let step = if backend == Backend::Text { 1 } else { 64 };
+    for (n, closure) in all.iter().enumerate().step_by(step) {
         // SAFETY: it lives.
         let result = unsafe { closure.as_ptr()(1, 2) };
         assert_eq!(result, peers::compute::<1>(1, 2, &[n as u64, 7]));

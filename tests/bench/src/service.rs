@@ -265,9 +265,9 @@ impl Table {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Calls every stub below `count` once, so that its page is mapped.
+    /// Calls stubs below `count` in each page, so that it is mapped.
     fn call(&self, count: u32) {
-        for slot in 0..count as usize {
+        for slot in (0..count as usize).step_by(64) {
             // SAFETY: by the invariant, a stub that was set to `target`.
             let result = unsafe {
                 std::mem::transmute::<usize, Bare>(self.start + slot * 32)(slot as i32, 1)
