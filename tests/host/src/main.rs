@@ -5,6 +5,9 @@
 //!                              `N passed, N failed, N skipped`
 //! trampfd-host list            says what would be run
 //! trampfd-host vm-root DIR     puts static programs for a test machine into DIR
+//! trampfd-host machine KIT BACKENDS [TEXT]
+//!                              runs there what can be run with the static programs that vm-root
+//!                              put into DIR/host, and reports in TAP
 //! trampfd-host via POLICY ROOT START PROGRAM ARG..
 //!                              the launcher; ROOT is where the policy chroot goes to
 //! trampfd-host probe POLICY ROOT
@@ -12,9 +15,8 @@
 //! trampfd-host attempts POLICY tries that, where the policy is in force already
 //! ```
 //!
-//! In a test machine, where TRAMPFD_HOST_KIT names the folder that `vm-root` filled, it runs
-//! there what can be run with static programs, on the backends of TRAMPFD_TEST_BACKENDS, and
-//! reports in TAP.
+//! Where TRAMPFD_HOST_KIT names the KIT, which test machines set, `machine` is what it does,
+//! on the backends of TRAMPFD_TEST_BACKENDS.
 //!
 //! | file | knows |
 //! |---|---|
@@ -66,8 +68,13 @@ fn main() -> ExitCode {
                 1
             }
         },
+        ["machine", kit, backends] => in_machine(Path::new(kit), backends, ""),
+        ["machine", kit, backends, only] => in_machine(Path::new(kit), backends, only),
         [] | [_] => match std::env::var_os("TRAMPFD_HOST_KIT") {
-            Some(kit) => in_machine(Path::new(&kit)),
+            Some(kit) => {
+                let backends = std::env::var("TRAMPFD_TEST_BACKENDS");
+                in_machine(Path::new(&kit), backends.as_deref().unwrap_or("kernel"), "")
+            }
             None => on_host(words.first().copied().unwrap_or("")),
         },
         _ => {
@@ -170,7 +177,7 @@ fn on_host(only: &str) -> i32 {
     };
     let mut report = Report::default();
     let runs = matrix::host();
-    let wanted = |name: &str| only == "list" || name.contains(only);
+    let wanted = |name: &str| name.contains(only);
     if only == "list" {
         runs.iter().for_each(|run| println!("{}: {}", run.name, run.expect));
         return 0;
@@ -193,7 +200,7 @@ fn on_host(only: &str) -> i32 {
     report.end()
 }
 
-fn in_machine(folder: &Path) -> i32 {
+fn in_machine(folder: &Path, backends: &str, only: &str) -> i32 {
     let mut report = Report { tap: true, ..Report::default() };
     let mut kit = match kit(folder.join("scratch"), Duration::from_secs(120)) {
         Ok(kit) => kit,
@@ -202,12 +209,11 @@ fn in_machine(folder: &Path) -> i32 {
             return 1;
         }
     };
-    let backends = std::env::var("TRAMPFD_TEST_BACKENDS").unwrap_or_else(|_| "kernel".into());
     let backends: Vec<&str> = backends.split(',').collect();
     kit.kinds.insert("static-pie", Ok(folder.join("static-pie")));
-    probes(&kit, &mut report, "");
-    for run in matrix::machine(&backends) {
-        report.row(&run.name, &kit.run(&run));
+    probes(&kit, &mut report, only);
+    for run in matrix::machine(&backends).iter().filter(|run| run.name.contains(only)) {
+        report.row(&run.name, &kit.run(run));
     }
     report.end()
 }

@@ -56,9 +56,9 @@ struct Life {
     duplicate: &'static str,
     file: &'static str,
     text: &'static str,
-    /// What is said with the kernel service.
+    /// What is said with the kernel service; "" where that is not asked.
     kernel: &'static str,
-    /// Needs what only a whole system has: a C library to load, /dev/fd.
+    /// Text needs what only a whole system has: a C library to load, /dev/fd.
     host_only: bool,
 }
 
@@ -117,11 +117,13 @@ const PROGRAM_LIVES: &[Life] = &[
     },
     Life { name: "chroot in mid-life", event: "chroot={dir}/elsewhere", ..FILE_GONE },
     // The loader of the C library knows the name of what it was told to start.
-    Life { name: "started by the loader", start: "loader", host_only: true, ..QUIET },
+    Life { name: "started by the loader", start: "loader", kernel: "", host_only: true, ..QUIET },
     Life { name: "started from a memfd", start: "memfd", ..FILE_GONE },
     Life {
         name: "started from a memfd that stays open",
         start: "memfd-open",
+        // A writable fd of the text is still there.
+        kernel: "NotText",
         host_only: true,
         ..QUIET
     },
@@ -129,6 +131,7 @@ const PROGRAM_LIVES: &[Life] = &[
         name: "started from a memfd, whose fd a data file takes",
         start: "memfd-open",
         event: "close-fds={dir}/data",
+        kernel: "NotText",
         host_only: true,
         ..FILE_OTHER
     },
@@ -150,7 +153,8 @@ const PROGRAM_LIVES: &[Life] = &[
         duplicate: "growth duplicate=ENOMEM file=-",
         file: "growth duplicate=- file=ENOMEM",
         text: "growth duplicate=ENOMEM file=-",
-        kernel: "NoMemory",
+        // Its tables are kept in memory that a program cannot run out of and go on.
+        kernel: "",
         ..QUIET
     },
     Life { name: "text under mseal", event: "mseal", ..MSEAL },
@@ -298,10 +302,13 @@ pub fn machine(backends: &[&str]) -> Vec<Run> {
     for name in POLICIES {
         runs.extend(ways.iter().map(|&way| policy(name, KIND, way)));
     }
-    for l in PROGRAM_LIVES.iter().filter(|l| !l.host_only) {
-        // What is there is the kernel service; it was asked already.
-        let ways = ways.iter().filter(|way| **way != Way::Auto);
-        runs.extend(ways.map(|&way| life(l, KIND, way)));
+    for l in PROGRAM_LIVES {
+        runs.extend(ways.iter().filter_map(|&way| match way {
+            // What there is, is the kernel service, which is asked by itself.
+            Way::Auto => None,
+            Way::Kernel => (!l.kernel.is_empty()).then(|| life(l, KIND, way)),
+            _ => (!l.host_only).then(|| life(l, KIND, way)),
+        }));
     }
     runs
 }

@@ -171,8 +171,9 @@ pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[St
 fn from_memfd(program: &str, words: &[String], proc_fd: i32, close: bool) -> io::Error {
     let start = || -> io::Result<()> {
         let bytes = fs::read(program)?;
+        let flags = if close { libc::MFD_CLOEXEC } else { 0 };
         // SAFETY: a C string.
-        let mut fd = unsafe { libc::memfd_create(c"subject".as_ptr(), 0) };
+        let mut fd = unsafe { libc::memfd_create(c"subject".as_ptr(), flags) };
         check(fd)?;
         if close {
             // A number that nobody will take.

@@ -132,11 +132,15 @@ fn prepare(dir: &Path, kind: &Path, libraries: bool) -> Result<(), String> {
             fs::hard_link(&from, dir.join(name)).map_err(said)?;
         }
     }
-    let data = vec![0xccu8; 1 << 20];
-    for (name, mode) in [("data", 0o644), ("executable-data", 0o755), ("elsewhere/subject", 0o755)] {
-        fs::write(dir.join(name), &data).map_err(said)?;
-        fs::set_permissions(dir.join(name), Permissions::from_mode(mode)).map_err(said)?;
+    for (name, mode) in [("data", 0o644), ("executable-data", 0o755)] {
+        let kept = dir.with_file_name(name);
+        if !kept.exists() {
+            fs::write(&kept, vec![0xccu8; 1 << 20]).map_err(said)?;
+            fs::set_permissions(&kept, Permissions::from_mode(mode)).map_err(said)?;
+        }
+        fs::hard_link(&kept, dir.join(name)).map_err(said)?;
     }
+    fs::hard_link(dir.join("executable-data"), dir.join("elsewhere/subject")).map_err(said)?;
     if libraries {
         for object in ["subject", "libsubject.so"] {
             if dir.join(object).exists() {

@@ -7,11 +7,21 @@ use crate::kinds::{self, Places};
 use crate::policy::POLICIES;
 use crate::run::{Kit, Outcome};
 
+const NO_PROCESS: &str = "reads the source tree or runs the compiler, and asks no kernel";
+const LOOKS: &str = "looks into /proc/self/maps; the subject does what it does";
+
 /// Tests that a policy leaves out: (policy, or "" for all; part of the name; why).
-const LEFT_OUT: [(&str, &str, &str); 3] = [
-    ("", "stub::", "reads the source tree and asks no kernel"),
-    ("", "tidy::", "reads the source tree and asks no kernel"),
-    ("", "uapi::", "reads the source tree and asks no kernel"),
+const LEFT_OUT: [(&str, &str, &str); 10] = [
+    ("", "stub::", NO_PROCESS),
+    ("", "tidy::", NO_PROCESS),
+    ("", "uapi::", NO_PROCESS),
+    ("", "compile_fail::", NO_PROCESS),
+    ("no-proc", "growth::calls_go_on_while_a_table_grows", LOOKS),
+    ("no-proc", "growth::closures_have_no_cap", LOOKS),
+    ("no-proc", "growth::mappings_are_few", LOOKS),
+    ("no-proc", "growth::prewarmed_closures_need_no_mapping", LOOKS),
+    ("no-proc", "growth::text_grows_in_each_way_alone", LOOKS),
+    ("strict", "target::what_is_no_text_is_refused", "makes executable memory that is no file's"),
 ];
 
 /// Builds the test set and runs it under each policy that it can be run under.

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use trampfd::{Backend, Builder, Error, Growth, Unavailable};
 use trampfd_text::arch;
@@ -252,6 +253,7 @@ fn said(error: &Error) -> Result<String, Fail> {
         Error::Unavailable { reason: Unavailable::NoexecMount, .. } => {
             ("unavailable NoexecMount".into(), true)
         }
+        Error::NotText { .. } => ("NotText".into(), false),
         other => (format!("{other:?}"), false),
     };
     if error.to_string().is_empty() || has_source && error.source().is_none() {
@@ -305,6 +307,8 @@ impl Caller {
                 if stopped.load(Ordering::Relaxed) {
                     return Ok(());
                 }
+                // On a machine with one processor the others want to get on.
+                std::thread::sleep(Duration::from_millis(1));
             }
         };
         let thread = std::thread::Builder::new()
