@@ -67,8 +67,8 @@
  *
  * mmap
  *  EINVAL   length is not TRAMPFD_TABLE_SIZE; unknown offset; register not
- *           legal; code view: no data view at start + TRAMPFD_TABLE_SIZE, or
- *           it has a code view already; a partial mprotect, munmap, or any
+ *           legal; code view: no data view of the same device node at
+ *           start + TRAMPFD_TABLE_SIZE; a partial mprotect, munmap, or any
  *           mremap of a view
  *  EACCES   PROT_WRITE; PROT_EXEC on a data view (also by READ_IMPLIES_EXEC)
  *  EPERM    the process is sealed (TRAMPFD_SEAL_ALL); code view: its data view
