@@ -69,29 +69,15 @@ pub const KINDS: [Kind; 13] = [
         looks: Looks::Static,
         ..PIE
     },
-    Kind {
-        name: "cdylib",
-        form: Form::CdyLib(&["-DDLOPEN", "-ldl"]),
-        ..PIE
-    },
+    Kind { name: "cdylib", form: Form::CdyLib(&["-DDLOPEN", "-ldl"]), ..PIE },
     Kind {
         name: "cdylib-linked",
         form: Form::CdyLib(&["-L{dir}", "-lsubject", "-Wl,-rpath,$ORIGIN"]),
         ..PIE
     },
     Kind { name: "staticlib", form: Form::StaticLib, ..PIE },
-    Kind {
-        name: "lld",
-        flags: "-Clink-arg=-fuse-ld=lld",
-        linker: Some((LLD, true)),
-        ..PIE
-    },
-    Kind {
-        name: "bfd",
-        flags: "-Clink-arg=-fuse-ld=bfd",
-        linker: Some((LLD, false)),
-        ..PIE
-    },
+    Kind { name: "lld", flags: "-Clink-arg=-fuse-ld=lld", linker: Some((LLD, true)), ..PIE },
+    Kind { name: "bfd", flags: "-Clink-arg=-fuse-ld=bfd", linker: Some((LLD, false)), ..PIE },
     Kind {
         name: "static-lld",
         flags: "-Ctarget-feature=+crt-static -Crelocation-model=static -Clink-arg=-fuse-ld=lld",
@@ -238,7 +224,8 @@ fn two_versions(places: &Places) -> Result<PathBuf, String> {
         .and_then(|(start, rest)| Some((start, rest.split_once(']')?.1)))
         .ok_or("the workspace has no members")?;
     let members = CRATES.map(|folder| format!("\"{folder}\"")).join(", ");
-    let text = format!("{start}members = [{members}]{end}").replace(version, "version = \"0.99.0\"")
+    let text = format!("{start}members = [{members}]{end}")
+        .replace(version, "version = \"0.99.0\"")
         + &format!(
             "
 [package]
@@ -319,7 +306,9 @@ fn is_what_it_is_called(kind: &Kind, program: &Path) -> Result<(), String> {
         // Signed in .comment as "Linker: ... LLD x.y.z".
         let signed = bytes.windows(8).enumerate().any(|(at, window)| {
             window == b"Linker: "
-                && bytes[at..bytes.len().min(at + 64)].windows(word.len()).any(|w| w == word.as_bytes())
+                && bytes[at..bytes.len().min(at + 64)]
+                    .windows(word.len())
+                    .any(|w| w == word.as_bytes())
         });
         if signed != there {
             return said(&format!("linked by {word}: {signed}"));

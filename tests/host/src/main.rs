@@ -185,7 +185,8 @@ fn on_host(only: &str) -> i32 {
     for kind in &KINDS {
         if runs.iter().any(|run| run.kind == kind.name && wanted(&run.name)) {
             let built = kinds::build(kind, &places);
-            let outcome = built.as_ref().err().map_or(Outcome::Passed, |e| Outcome::Failed(e.clone()));
+            let outcome =
+                built.as_ref().err().map_or(Outcome::Passed, |e| Outcome::Failed(e.clone()));
             report.row(&format!("link kind {}: it can be built", kind.name), &outcome);
             kit.kinds.insert(kind.name, built);
         }

@@ -103,12 +103,7 @@ const PROGRAM_LIVES: &[Life] = &[
     Life { name: "program replaced by a fifo", event: "fifo", ..FILE_OTHER },
     Life { name: "chdir after an absolute start", event: "chdir=/", ..QUIET },
     Life { name: "relative start", start: "relative", ..QUIET },
-    Life {
-        name: "chdir after a relative start",
-        start: "relative",
-        event: "chdir=/",
-        ..FILE_GONE
-    },
+    Life { name: "chdir after a relative start", start: "relative", event: "chdir=/", ..FILE_GONE },
     Life {
         name: "chdir after a relative start, to where a file has that name",
         start: "relative",
@@ -118,6 +113,13 @@ const PROGRAM_LIVES: &[Life] = &[
     Life { name: "chroot in mid-life", event: "chroot={dir}/elsewhere", ..FILE_GONE },
     // The loader of the C library knows the name of what it was told to start.
     Life { name: "started by the loader", start: "loader", kernel: "", host_only: true, ..QUIET },
+    Life {
+        name: "started by a user whose program it is not (set-uid)",
+        start: "set-uid",
+        file: "growth duplicate=- file=(a set-uid program does not trust the path that it was \
+               started by)",
+        ..QUIET
+    },
     Life { name: "started from a memfd", start: "memfd", ..FILE_GONE },
     Life {
         name: "started from a memfd that stays open",
@@ -135,12 +137,7 @@ const PROGRAM_LIVES: &[Life] = &[
         host_only: true,
         ..FILE_OTHER
     },
-    Life {
-        name: "no free fd",
-        event: "no-fd",
-        file: "growth duplicate=- file=EMFILE",
-        ..QUIET
-    },
+    Life { name: "no free fd", event: "no-fd", file: "growth duplicate=- file=EMFILE", ..QUIET },
     Life {
         name: "three fds at most",
         event: "three-fds",

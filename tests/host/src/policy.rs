@@ -15,6 +15,7 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -39,6 +40,9 @@ pub const POLICIES: [&str; 9] = [
 pub const LACKS: i32 = 77;
 /// Exit status of a launcher that could not start the program.
 pub const NOT_STARTED: i32 = 126;
+
+/// The user that starts set-uid programs.
+const NOBODY: u32 = 65534;
 
 /// Why a policy is not in force.
 #[derive(Debug)]
@@ -138,7 +142,7 @@ fn go_on_as_child() -> Result<(), Lacks> {
 }
 
 /// Under `policy`, starts `program` as `start` says: `direct`, `loader` (by the C library's
-/// loader), `memfd` (from a memfd that exec closes) or `memfd-open` (from one that stays open).
+/// loader), `set-uid` (by another user), `memfd` (from a memfd that exec closes) or `memfd-open` (from one that stays open).
 /// Returns the status to exit with if that failed.
 pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[String]) -> i32 {
     // So that the program can look at its own mappings wherever it is.
@@ -159,12 +163,35 @@ pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[St
             eprintln!("{program} from a memfd: {e}");
             return NOT_STARTED;
         }
+        "set-uid" => match std::fs::metadata(program) {
+            // As somebody else, who gets the owner's rights.
+            Ok(meta) if meta.uid() != NOBODY && may_set_uid(program) => {
+                let mut command = Command::new(program);
+                command.uid(NOBODY).gid(NOBODY);
+                command
+            }
+            _ => {
+                eprintln!("{program}: no set-uid here");
+                return LACKS;
+            }
+        },
         _ => Command::new(program),
     };
     command.args(words).env("TRAMPFD_PROC", proc_fd.to_string());
     let e = command.exec();
     eprintln!("{program}: {e}");
     NOT_STARTED
+}
+
+/// This process may become [`NOBODY`], and the program's mount lets it come back.
+fn may_set_uid(program: &str) -> bool {
+    let Ok(path) = CString::new(program) else { return false };
+    // SAFETY: an all-zero statvfs is one; a C string, and the struct is written.
+    unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        let known = libc::statvfs(path.as_ptr(), &mut stat) == 0;
+        known && stat.f_flag & libc::ST_NOSUID == 0 && libc::geteuid() == 0
+    }
 }
 
 /// Copies a program into a memfd and executes that. Returns only if that failed.

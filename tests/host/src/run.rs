@@ -52,6 +52,16 @@ impl Kit {
         if let Err(e) = prepare(&dir, kind, run.policy == "chroot") {
             return Outcome::Failed(e);
         }
+        if run.start == "set-uid" {
+            // A file of its own, since the mode is the file's.
+            let path = dir.join("subject");
+            let made = fs::remove_file(&path)
+                .and_then(|()| fs::copy(kind.join("subject"), &path))
+                .and_then(|_| fs::set_permissions(&path, Permissions::from_mode(0o4755)));
+            if let Err(e) = made {
+                return Outcome::Failed(format!("{}: {e}", path.display()));
+            }
+        }
         let mut command = Command::new(&self.launcher);
         let at = dir.to_string_lossy();
         let root = if run.policy == "chroot" { "" } else { &*at };

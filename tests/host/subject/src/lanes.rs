@@ -192,9 +192,10 @@ pub(crate) fn all(kernel: bool) -> Vec<Box<dyn Lane>> {
             "framed with stack",
             of_one,
         ),
-        of::<
-            unsafe extern "C" fn(f64, f32, f64, f64, f32, f64, f64, f64, f64, f32, u64) -> u64,
-        >("floats on the stack", of_one),
+        of::<unsafe extern "C" fn(f64, f32, f64, f64, f32, f64, f64, f64, f64, f32, u64) -> u64>(
+            "floats on the stack",
+            of_one,
+        ),
         of::<unsafe extern "C" fn(*const u8) -> u64>("boxed", of_one),
     ]
 }

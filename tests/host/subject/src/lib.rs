@@ -76,10 +76,7 @@ struct Options {
 
 impl Options {
     fn of(mut words: impl Iterator<Item = String>) -> Option<Options> {
-        let mut options = Options {
-            expect: "grew".into(),
-            ..Options::default()
-        };
+        let mut options = Options { expect: "grew".into(), ..Options::default() };
         let (mut growth, mut builder) = (Growth::Any, Builder::new());
         while let Some(word) = words.next() {
             let value = words.next()?;
