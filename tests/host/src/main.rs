@@ -15,8 +15,8 @@
 //! trampfd-host attempts POLICY tries that, where the policy is in force already
 //! ```
 //!
-//! Where TRAMPFD_HOST_KIT names the KIT, which test machines set, `machine` is what it does,
-//! on the backends of TRAMPFD_TEST_BACKENDS.
+//! Where TRAMPFD_HOST_KIT names the KIT, which test machines set, `machine` is what it does, with
+//! TRAMPFD_TEST_BACKENDS and TRAMPFD_HOST_ONLY as BACKENDS and TEXT.
 //!
 //! | file | knows |
 //! |---|---|
@@ -72,8 +72,9 @@ fn main() -> ExitCode {
         ["machine", kit, backends, only] => in_machine(Path::new(kit), backends, only),
         [] | [_] => match std::env::var_os("TRAMPFD_HOST_KIT") {
             Some(kit) => {
-                let backends = std::env::var("TRAMPFD_TEST_BACKENDS");
-                in_machine(Path::new(&kit), backends.as_deref().unwrap_or("kernel"), "")
+                let told = |name| std::env::var(name).unwrap_or_default();
+                let backends = told("TRAMPFD_TEST_BACKENDS");
+                in_machine(Path::new(&kit), &backends, &told("TRAMPFD_HOST_ONLY"))
             }
             None => on_host(words.first().copied().unwrap_or("")),
         },
@@ -219,8 +220,12 @@ fn in_machine(folder: &Path, backends: &str, only: &str) -> i32 {
     report.end()
 }
 
-/// DIR/tests/host-matrix is this program, built static; DIR/host holds the subject.
+/// DIR/tests/host-.. are this program, built static, one for each part of the matrix; DIR/host
+/// holds the subject.
 fn vm_root(places: &Places, dir: &Path) -> Result<(), String> {
+    // Separate programs, since a test machine has a time limit for each.
+    const PARTS: [(&str, &str); 3] =
+        [("controls", "control:"), ("policies", "policy "), ("lives", "life:")];
     let kind = kinds::named("static-pie").filter(|kind| kind.form == Form::Program);
     let built = kinds::build(kind.ok_or("there is no link kind static-pie")?, places)?;
     let this = kinds::build_static(places, "trampfd-host")?;
@@ -228,9 +233,17 @@ fn vm_root(places: &Places, dir: &Path) -> Result<(), String> {
         let folder = dir.join(folder);
         std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }
-    kinds::copy(&built.join("subject"), &dir.join("host/static-pie/subject"))?;
-    kinds::copy(&this, &dir.join("tests/host-matrix"))?;
-    let settings = "TRAMPFD_HOST_KIT=/host\nTRAMPFD_TEST_BACKENDS=kernel,text\n";
-    let path = dir.join("tests/host-matrix.env");
-    std::fs::write(&path, settings).map_err(|e| format!("{}: {e}", path.display()))
+    let strip = |from: &Path, to: &Path| {
+        kinds::run(Command::new("strip").arg("--strip-debug").arg("-o").args([to, from])).map(drop)
+    };
+    strip(&built.join("subject"), &dir.join("host/static-pie/subject"))?;
+    for (name, only) in PARTS {
+        strip(&this, &dir.join(format!("tests/host-{name}")))?;
+        let path = dir.join(format!("tests/host-{name}.env"));
+        let settings = format!(
+            "TRAMPFD_HOST_KIT=/host\nTRAMPFD_HOST_ONLY={only}\nTRAMPFD_TEST_BACKENDS=kernel,text\n"
+        );
+        std::fs::write(&path, settings).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
 }

@@ -120,7 +120,14 @@ const PROGRAM_LIVES: &[Life] = &[
                started by)",
         ..QUIET
     },
-    Life { name: "started from a memfd", start: "memfd", ..FILE_GONE },
+    Life {
+        name: "started from a memfd",
+        start: "memfd",
+        // Nothing tells that nobody writes to its text.
+        kernel: "NotText",
+        ..FILE_GONE
+    },
+    Life { name: "started from a sealed memfd", start: "memfd-sealed", ..FILE_GONE },
     Life {
         name: "started from a memfd that stays open",
         start: "memfd-open",

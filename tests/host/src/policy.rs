@@ -142,8 +142,8 @@ fn go_on_as_child() -> Result<(), Lacks> {
 }
 
 /// Under `policy`, starts `program` as `start` says: `direct`, `loader` (by the C library's
-/// loader), `set-uid` (by another user), `memfd` (from a memfd that exec closes) or `memfd-open` (from one that stays open).
-/// Returns the status to exit with if that failed.
+/// loader), `set-uid` (by another user), from a memfd that exec closes: `memfd`, `memfd-sealed`,
+/// or from one that stays open: `memfd-open`. Returns the status to exit with if that failed.
 pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[String]) -> i32 {
     // So that the program can look at its own mappings wherever it is.
     // SAFETY: a C string.
@@ -158,8 +158,8 @@ pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[St
             command.arg(program);
             command
         }
-        "memfd" | "memfd-open" => {
-            let e = from_memfd(program, words, proc_fd, start == "memfd");
+        "memfd" | "memfd-sealed" | "memfd-open" => {
+            let e = from_memfd(start, program, words, proc_fd);
             eprintln!("{program} from a memfd: {e}");
             return NOT_STARTED;
         }
@@ -195,10 +195,11 @@ fn may_set_uid(program: &str) -> bool {
 }
 
 /// Copies a program into a memfd and executes that. Returns only if that failed.
-fn from_memfd(program: &str, words: &[String], proc_fd: i32, close: bool) -> io::Error {
+fn from_memfd(start: &str, program: &str, words: &[String], proc_fd: i32) -> io::Error {
+    let close = start != "memfd-open";
     let start = || -> io::Result<()> {
         let bytes = fs::read(program)?;
-        let flags = if close { libc::MFD_CLOEXEC } else { 0 };
+        let flags = libc::MFD_ALLOW_SEALING | if close { libc::MFD_CLOEXEC } else { 0 };
         // SAFETY: a C string.
         let mut fd = unsafe { libc::memfd_create(c"subject".as_ptr(), flags) };
         check(fd)?;
@@ -215,6 +216,10 @@ fn from_memfd(program: &str, words: &[String], proc_fd: i32, close: bool) -> io:
             let n = unsafe { libc::write(fd, rest.as_ptr().cast(), rest.len()) };
             check(n as libc::c_int)?;
             written += n as usize;
+        }
+        if start == "memfd-sealed" {
+            // SAFETY: takes rights away, and does nothing else.
+            check(unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_WRITE) })?;
         }
         let words: Vec<CString> = std::iter::once(program)
             .chain(words.iter().map(String::as_str))
