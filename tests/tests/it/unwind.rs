@@ -17,26 +17,38 @@ unsafe extern "C" {
         argument: *mut c_void,
     ) -> c_int;
     fn _Unwind_GetIP(frame: *mut c_void) -> usize;
+    fn _Unwind_GetGR(frame: *mut c_void, register: c_int) -> usize;
     fn _Unwind_FindEnclosingFunction(pc: *mut c_void) -> *mut c_void;
 }
 
 /// Whether the unwinder comes from here to a frame of `function`.
 fn reaches(function: usize) -> bool {
-    struct Search {
+    reaches_with(function, &[])
+}
+
+/// Whether the unwinder comes from here to a frame of `function`, and has found what that frame
+/// has in these registers.
+fn reaches_with(function: usize, registers: &[(c_int, usize)]) -> bool {
+    struct Search<'a> {
         function: usize,
+        registers: &'a [(c_int, usize)],
         found: bool,
     }
     extern "C" fn visit(frame: *mut c_void, search: *mut c_void) -> c_int {
-        // SAFETY: the search of `reaches`; a frame of the unwinder.
+        // SAFETY: the search of `reaches_with`; a frame of the unwinder.
         unsafe {
-            let search = &mut *search.cast::<Search>();
+            let search = &mut *search.cast::<Search<'_>>();
             let ip = std::ptr::with_exposed_provenance_mut(_Unwind_GetIP(frame));
-            search.found |= _Unwind_FindEnclosingFunction(ip) as usize == search.function;
+            if _Unwind_FindEnclosingFunction(ip) as usize != search.function {
+                return 0;
+            }
+            let is = |&(register, value): &_| _Unwind_GetGR(frame, register) == value;
+            search.found = search.registers.iter().all(is);
             // Anything but 0 ends the walk.
-            search.found.into()
+            1
         }
     }
-    let mut search = Search { function, found: false };
+    let mut search = Search { function, registers, found: false };
     // SAFETY: `visit` gets the search that it expects.
     unsafe { _Unwind_Backtrace(visit, (&raw mut search).cast()) };
     search.found
@@ -205,7 +217,7 @@ extern "C" fn stepped(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: looks an address up.
     let known = unsafe { !_Unwind_FindEnclosingFunction((pc + 1) as *mut c_void).is_null() };
     if (in_stub || known)
-        && !reaches(arch::call_stepped as *const () as usize)
+        && !reaches_with(arch::call_stepped as *const () as usize, &arch::KEPT)
         && STEPS.bad.fetch_add(1, Ordering::Relaxed) == 0
     {
         STEPS.first_bad.store(pc, Ordering::Relaxed);
