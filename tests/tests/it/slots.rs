@@ -224,6 +224,23 @@ fn threads_make_and_drop_each_others_closures() {
 }
 
 #[test]
+fn slots_of_threads_that_ended_are_used_again() {
+    each(|builder| {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let mut addresses = HashSet::new();
+        for _ in 0..300 {
+            let there = || -> Vec<usize> {
+                let all: Vec<_> = (0..128).map(|n| Held::new(builder, 0, n, &alive)).collect();
+                all.iter().map(Held::address).collect()
+            };
+            addresses.extend(std::thread::scope(|scope| scope.spawn(there).join().unwrap()));
+        }
+        // Some are in the hands of other tests' threads, and more are bound than are asked for.
+        assert!(addresses.len() < 300 * 128 / 4, "{} slots for 128", addresses.len());
+    });
+}
+
+#[test]
 fn a_closure_may_be_made_and_dropped_while_its_thread_ends() {
     struct AtEnd(std::cell::RefCell<Vec<Held>>, Arc<AtomicUsize>, Builder);
     impl Drop for AtEnd {
