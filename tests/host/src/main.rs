@@ -163,7 +163,7 @@ fn probes(kit: &Kit, report: &mut Report, only: &str) {
 fn kit(scratch: PathBuf, limit: Duration) -> Result<Kit, String> {
     std::fs::create_dir_all(&scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
     let launcher = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
-    Ok(Kit { kinds: HashMap::new(), scratch, launcher, limit })
+    Ok(Kit { kinds: HashMap::new(), scratch, launcher, limit, slow: false })
 }
 
 fn on_host(only: &str) -> i32 {
@@ -212,6 +212,7 @@ fn in_machine(folder: &Path, backends: &str, only: &str) -> i32 {
         }
     };
     let backends: Vec<&str> = backends.split(',').collect();
+    kit.slow = true;
     kit.kinds.insert("static-pie", Ok(folder.join("static-pie")));
     probes(&kit, &mut report, only);
     for run in matrix::machine(&backends).iter().filter(|run| run.name.contains(only)) {

@@ -38,6 +38,8 @@ pub struct Kit {
     /// This program, which is also the launcher.
     pub launcher: PathBuf,
     pub limit: Duration,
+    /// A machine that is emulated.
+    pub slow: bool,
 }
 
 impl Kit {
@@ -77,6 +79,7 @@ impl Kit {
             .args(["--event", &run.event.replace("{dir}", &at)])
             .args(["--expect", run.expect])
             .args(run.way.words())
+            .args(if self.slow { &["--size", "small"][..] } else { &[] })
             .current_dir(&dir);
         self.ended(&mut command, run.status)
     }

@@ -167,18 +167,20 @@ impl<S: Callback> Lane for Of<S> {
     }
 }
 
-/// The lanes; `kernel`: of the kernel service.
-pub(crate) fn all(kernel: bool) -> Vec<Box<dyn Lane>> {
+/// The lanes; `kernel`: of the kernel service; `small`: on a slow machine.
+pub(crate) fn all(kernel: bool, small: bool) -> Vec<Box<dyn Lane>> {
     fn of<S: Callback>(name: &'static str, table: usize) -> Box<dyn Lane> {
         // Room ahead, for an event that leaves no memory.
         let made = Vec::with_capacity(4 * table + 512);
         Box::new(Of::<S> { name, next_tag: 1, table, made })
     }
-    let (table, of_one) = match kernel {
+    // A quarter of what one lane, and each of the others, makes more.
+    let (table, of_one) = match (kernel, small) {
         // One lane as far as on text; the others stay in reach of the limit of one user.
-        true => (TRAMPFD_TABLE_SIZE / arch::SLOT_STRIDE, 1024),
+        (true, _) => (TRAMPFD_TABLE_SIZE / arch::SLOT_STRIDE, if small { 64 } else { 1024 }),
         // One beyond the small copies, with which a table starts to grow.
-        false => (6 * arch::TABLE_SLOTS, arch::TABLE_SLOTS),
+        (false, false) => (6 * arch::TABLE_SLOTS, arch::TABLE_SLOTS),
+        (false, true) => (arch::TABLE_SLOTS, arch::TABLE_SLOTS / 4),
     };
     vec![
         of::<unsafe extern "C" fn() -> u64>("no argument", of_one),

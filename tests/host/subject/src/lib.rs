@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! subject [--backend text|kernel] [--growth any|duplicate|file] [--expect TEXT]
-//!         [--object PATH] [--event NAME[=VALUE]]
+//!         [--object PATH] [--event NAME[=VALUE]] [--size small]
 //! ```
 //!
 //! The answer is the exit status, which is there when no fd is: 0 if growing ended as `--expect`
@@ -72,6 +72,8 @@ struct Options {
     expect: String,
     event: String,
     object: PathBuf,
+    /// On a machine that is slow, only as many closures as each way of growing needs.
+    small: bool,
 }
 
 impl Options {
@@ -87,6 +89,7 @@ impl Options {
                 ("--growth", "duplicate") => growth = Growth::Duplicate,
                 ("--growth", "file") => growth = Growth::File,
                 ("--expect", _) => options.expect = value,
+                ("--size", "small") => options.small = true,
                 ("--object", _) => options.object = value.into(),
                 ("--event", _) => options.event = value,
                 _ => return None,
@@ -135,7 +138,7 @@ pub unsafe extern "C" fn trampfd_subject(argc: i32, argv: *const *const libc::c_
 fn subject(options: &Options) -> Result<(), Fail> {
     look()?;
     let kernel = options.builder.backend().ok() == Some(Backend::Kernel);
-    let mut lanes = lanes::all(kernel);
+    let mut lanes = lanes::all(kernel, options.small);
     for lane in &mut lanes {
         if let Err(error) = lane.make(&options.builder, 8) {
             return as_expected(&options.expect, &said(&error)?);
