@@ -1,4 +1,11 @@
 //! x86-64.
+//!
+//! The numbers of its system calls, as a filter sees them:
+//!
+//! ```text
+//!   0 ────────────────── 0x4000_0000 ──────────────────►
+//!     calls of x86-64      calls of x32: the same architecture to seccomp, other numbers
+//! ```
 
 /// What seccomp calls this architecture (linux/audit.h).
 pub const AUDIT_ARCH: u32 = 0xc000_003e;
