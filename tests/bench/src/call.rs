@@ -126,6 +126,45 @@ pub fn hot() -> Vec<Row> {
     rows
 }
 
+/// Hot calls, each result fed into the next call, of a function whose own work takes longer than
+/// its call: what it looks up depends on its argument.
+pub fn looking_up() -> Vec<Row> {
+    let data = [5, 7];
+    let ours: trampfd::Closure<Bare> = trampfd::Builder::new()
+        .require(trampfd::Backend::Text)
+        .closure(peers::look_up, data)
+        .expect("a closure");
+    let layout = mapped::Table::new(1);
+    let mapped = layout.bind(0, peers::look_up_context, &raw const data);
+    let times = clock::run(
+        ROUNDS,
+        CALLS,
+        &mut [
+            Lane::new(|| fed_context(peers::look_up_context, &data)),
+            Lane::new(|| fed(ours.as_ptr())),
+            Lane::new(|| fed(mapped)),
+        ],
+    );
+    let row = |what: &str, value, unit, target| {
+        Row::new(
+            format!("call int(int,int) that looks up by its argument, fed: {what}"),
+            value,
+            unit,
+            target,
+        )
+    };
+    vec![
+        row("indirect call that passes a context", times.median(0), "ns", Target::None),
+        row("closure, text, over context call", times.ratio(1, 0), "ratio", Target::Most(1.15)),
+        row(
+            "layout of the kernel's views over context call",
+            times.ratio(2, 0),
+            "ratio",
+            Target::Most(1.15),
+        ),
+    ]
+}
+
 /// Closures in the row of many.
 const MANY: usize = 10_000;
 

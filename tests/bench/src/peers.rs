@@ -26,6 +26,22 @@ pub unsafe extern "C" fn with_context<const N: i32>(a: i32, b: i32, data: *const
     compute::<N>(a, b, unsafe { &*data })
 }
 
+/// A function that looks something up in its context by its argument, as callbacks do.
+#[inline(always)]
+pub fn look_up(a: i32, b: i32, data: &[u64; 2]) -> i32 {
+    (data[(a & 1) as usize] as i32).wrapping_add(b)
+}
+
+/// The same as a function that is passed its context.
+///
+/// # Safety
+///
+/// `data` is valid.
+pub unsafe extern "C" fn look_up_context(a: i32, b: i32, data: *const [u64; 2]) -> i32 {
+    // SAFETY: by the contract.
+    look_up(a, b, unsafe { &*data })
+}
+
 /// Ours, on static text.
 #[inline(always)]
 pub fn ours<const N: i32>(data: [u64; 2]) -> Closure<Bare> {

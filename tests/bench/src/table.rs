@@ -57,7 +57,7 @@ pub fn print(row: &Row) {
         Some(false) => "NO",
         None => "",
     };
-    println!("{:<78} {:>10.3} {:<9} {:>9}  {holds}", row.name, row.value, row.unit, row.target());
+    println!("{:<86} {:>10.3} {:<9} {:>9}  {holds}", row.name, row.value, row.unit, row.target());
 }
 
 /// For machines: a list of {name, value, unit, target, holds}; `null` where there is none.
