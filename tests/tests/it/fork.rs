@@ -5,7 +5,7 @@ use std::io::{Read, Write, pipe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use trampfd::{Builder, Closure};
-use trampfd_tests::{each, fork_well};
+use trampfd_tests::{each, fork_well, some};
 
 type One = unsafe extern "C" fn(usize) -> usize;
 
@@ -19,7 +19,7 @@ fn adders(builder: &Builder, from: usize, count: usize) -> Vec<Closure<One>> {
 
 /// Each answers with its number.
 fn answer(all: &[Closure<One>], from: usize) {
-    for (n, f) in all.iter().enumerate() {
+    for (n, f) in some(all) {
         // SAFETY: the closure lives.
         assert_eq!(unsafe { f.as_ptr()(1000) }, 1000 + from + n);
     }

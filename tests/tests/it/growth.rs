@@ -4,7 +4,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use trampfd::{Backend, Builder, Closure, Error, Growth};
-use trampfd_tests::{all_good, alone_cases_on, alone_on, alone_well, mappings, no_writable_code};
+use trampfd_tests::{
+    all_good, alone_cases_on, alone_on, alone_well, mappings, no_writable_code, some,
+};
 use trampfd_text::arch::TABLE_SLOTS;
 
 type One = unsafe extern "C" fn(usize) -> usize;
@@ -17,7 +19,7 @@ fn adder(builder: &Builder, n: usize) -> Result<Closure<One>, Error> {
 }
 
 fn answer(all: &[Closure<One>]) {
-    for (n, f) in all.iter().enumerate() {
+    for (n, f) in some(all) {
         // SAFETY: the closure lives.
         assert_eq!(unsafe { f.as_ptr()(7) }, 7 + n);
     }

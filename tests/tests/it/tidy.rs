@@ -21,6 +21,12 @@ const ARROWS: &[Crate] = &[
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
         others: true,
     },
+    Crate { name: "trampfd-host", may_use: &[], others: true },
+    Crate {
+        name: "trampfd-subject",
+        may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
+        others: true,
+    },
     Crate { name: "vm-runner", may_use: &[], others: true },
     Crate { name: "vm-init", may_use: &[], others: true },
 ];

@@ -141,3 +141,35 @@ fn refuse(nr: libc::c_long, argument: u32, bits: u32, errno: i32) {
         assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program), 0);
     }
 }
+
+/// Set for the program that was started from a memfd.
+const FROM_A_MEMFD: &str = "TRAMPFD_TEST_FROM_A_MEMFD";
+
+#[test]
+fn a_program_whose_file_can_be_written_gets_static_text() {
+    if std::env::var_os(FROM_A_MEMFD).is_some() {
+        let supported = support();
+        assert!(matches!(supported.kernel, Err(Unavailable::OwnText)), "{supported:?}");
+        let asked = Builder::new().require(Backend::Kernel);
+        assert!(matches!(one(&asked), Err(Error::NotText { .. })));
+        assert_eq!(one(&Builder::new()).unwrap().backend(), Backend::Text);
+        return;
+    }
+    // SAFETY: plain calls; the fd is this test's, and its number is written nowhere else.
+    let mut file = unsafe {
+        let fd = libc::memfd_create(c"program".as_ptr(), 0);
+        assert!(fd >= 0);
+        <std::fs::File as std::os::fd::FromRawFd>::from_raw_fd(fd)
+    };
+    let mut program = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+    std::io::copy(&mut program, &mut file).unwrap();
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let name = "reasons::a_program_whose_file_can_be_written_gets_static_text";
+    let done = std::process::Command::new(path)
+        .args(["--exact", name, "--nocapture"])
+        .env(FROM_A_MEMFD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && said.contains("1 passed"), "{done:?}");
+}

@@ -39,6 +39,10 @@ pub enum Unavailable {
     Lsm(io::Error),
     /// The process has been sealed: it gets no further tables.
     Sealed,
+    /// The service accepts no text of this program as a target: it was started from a memfd that
+    /// can still be written, its file is open for writing, or it moved its text to anonymous
+    /// memory.
+    OwnText,
     /// The module speaks another version of the contract, which is given.
     Version(u32),
     /// The limit of the user or of the cgroup is reached.
@@ -64,6 +68,10 @@ impl fmt::Display for Unavailable {
                 f.write_str("a security policy refuses to map /dev/trampfd executable")
             }
             Unavailable::Sealed => f.write_str("this process is sealed"),
+            Unavailable::OwnText => f.write_str(
+                "the service does not accept this program's text as a target: its file can be \
+                 written, or the text is not a file's",
+            ),
             Unavailable::Version(v) => {
                 write!(f, "the module speaks version {v} of the contract, which is not known here")
             }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The answer is the exit status, which is there when no fd is: 0 if growing ended as `--expect`
-//! says, else what [`Fail`] lists. Reasons go to standard error.
+//! says, else what `Fail` lists. Reasons go to standard error.
 
 mod event;
 mod lanes;

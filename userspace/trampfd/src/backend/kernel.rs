@@ -452,13 +452,22 @@ impl Service {
         Ok(())
     }
 
-    /// Whether the service can be used here: opens the device and maps a table, as a program
-    /// would, and gives it back.
+    /// Whether the service can be used here: opens the device, maps a table and binds a slot to
+    /// text of this program, as a closure would, and gives all of it back.
     pub(crate) fn probe(&mut self) -> Result<trampfd_info, Unavailable> {
-        if self.tables.is_empty() {
+        // Nothing needs to be tried again once a slot was bound.
+        if self.tables.iter().all(|table| table.next == 0) {
             let table = self.map_table(trampfd_text::arch::CHAIN_REG, 0)?;
+            let device = self.open()?;
+            let code = not_opened as *const () as usize;
+            let set = asked_again(|| device.set_run(table.start, 1, code, 0, 0));
             // SAFETY: no stub of it was handed out.
             unsafe { sys::unmap(table.start, 2 * DISTANCE + self.geometry.cells()) };
+            set.map_err(|error| match error.raw_os_error() {
+                Some(libc::EPERM) => Unavailable::OwnText,
+                Some(libc::EDQUOT | libc::ENOMEM) => Unavailable::Limit(error),
+                _ => Unavailable::Failed(error),
+            })?;
         }
         self.open()?.info().map_err(Unavailable::Failed)
     }
