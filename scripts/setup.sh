@@ -9,6 +9,7 @@ packages="
 	ca-certificates
 	gcc
 	g++
+	git
 	libc6-dev
 	lld
 	make

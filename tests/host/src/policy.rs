@@ -15,9 +15,10 @@
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::null;
 
@@ -85,7 +86,11 @@ pub fn enter(policy: &str, root: &Path) -> Result<(), Lacks> {
             own_namespace(libc::CLONE_NEWNS)?;
             for place in [c"/tmp", c"/var/tmp", c"/dev/shm"] {
                 if Path::new(place.to_str().unwrap_or_default()).is_dir() {
+                    let kept = our_folder_in(place);
                     mount(c"tmpfs", place, c"tmpfs", libc::MS_NOEXEC)?;
+                    if let Some(kept) = kept {
+                        put_back(&kept)?;
+                    }
                 }
             }
             Ok(())
@@ -105,6 +110,27 @@ pub fn enter(policy: &str, root: &Path) -> Result<(), Lacks> {
         }
         _ => Err(Lacks(format!("there is no policy {policy}"))),
     }
+}
+
+/// The folder right in `place` that this program lies in, if it does: a checkout in /tmp. Held
+/// open, so that it can be mounted again when something else lies over `place`.
+fn our_folder_in(place: &CStr) -> Option<(PathBuf, OwnedFd)> {
+    let place = Path::new(place.to_str().ok()?);
+    let exe = std::env::current_exe().ok()?;
+    let folder = place.join(exe.strip_prefix(place).ok()?.components().next()?);
+    let path = CString::new(folder.as_os_str().as_encoded_bytes()).ok()?;
+    // SAFETY: a C string; the fd is new.
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) };
+    // SAFETY: nobody else has it.
+    (fd >= 0).then(|| (folder, unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Mounts a folder where it was.
+fn put_back((folder, fd): &(PathBuf, OwnedFd)) -> Result<(), Lacks> {
+    fs::create_dir(folder).map_err(lacks("a folder in an empty /tmp"))?;
+    let text = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    let from = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    mount(&text(&from), &text(folder), c"", libc::MS_BIND)
 }
 
 fn own_namespace(which: libc::c_int) -> Result<(), Lacks> {
