@@ -192,7 +192,14 @@ pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[St
         "set-uid" => match std::fs::metadata(program) {
             // As somebody else, who gets the owner's rights.
             Ok(meta) if meta.uid() != NOBODY && may_set_uid(program) => {
-                let mut command = Command::new(program);
+                let reachable = match reachable(program) {
+                    Ok(path) => path,
+                    Err(Lacks(what)) => {
+                        eprintln!("{what}");
+                        return LACKS;
+                    }
+                };
+                let mut command = Command::new(reachable);
                 command.uid(NOBODY).gid(NOBODY);
                 command
             }
@@ -207,6 +214,23 @@ pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[St
     let e = command.exec();
     eprintln!("{program}: {e}");
     NOT_STARTED
+}
+
+/// Where [`NOBODY`] finds a program that may lie in somebody's home: its folder, mounted once
+/// more, for this process only.
+fn reachable(program: &str) -> Result<PathBuf, Lacks> {
+    const PLACE: &CStr = c"/mnt";
+    let program = Path::new(program);
+    let (Some(folder), Some(name)) = (program.parent(), program.file_name()) else {
+        return Err(Lacks(format!("{}: no path of a program", program.display())));
+    };
+    let folder =
+        CString::new(folder.as_os_str().as_encoded_bytes()).map_err(|_| Lacks("a path".into()))?;
+    own_namespace(libc::CLONE_NEWNS)?;
+    // A test machine's root has no such folder.
+    let _ = fs::create_dir("/mnt");
+    mount(&folder, PLACE, c"", libc::MS_BIND)?;
+    Ok(Path::new("/mnt").join(name))
 }
 
 /// This process may become [`NOBODY`], and the program's mount lets it come back.
