@@ -139,14 +139,19 @@ fn fork_does_not_wait_for_threads_that_make_closures() {
         let stop = AtomicBool::new(false);
         let made = AtomicUsize::new(0);
         let mine = adders(builder, 40, 100);
+        // A thread that starts or ends holds a lock of Rust's standard library, without which a
+        // child of fork could never start one: both run from the first fork to the last.
+        let running = std::sync::Barrier::new(3);
         std::thread::scope(|scope| {
             scope.spawn(|| {
+                running.wait();
                 while !stop.load(Ordering::Relaxed) {
                     answer(&adders(builder, 1, 300), 1);
                     made.fetch_add(300, Ordering::Relaxed);
                 }
             });
             scope.spawn(|| {
+                running.wait();
                 // To prepare closures is to hold the lock for long; so far that memory allows.
                 let handler = |a: usize, n: &usize| a + n;
                 for _ in 0..1500 {
@@ -156,7 +161,11 @@ fn fork_does_not_wait_for_threads_that_make_closures() {
                     builder.prewarm::<One, _, usize, _>(256, handler).unwrap();
                     made.fetch_add(256, Ordering::Relaxed);
                 }
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
             });
+            running.wait();
             for _ in 0..40 {
                 let before = made.load(Ordering::Relaxed);
                 fork_well(|| {

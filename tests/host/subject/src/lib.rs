@@ -292,7 +292,9 @@ impl Caller {
         let calls: Vec<_> = lanes.iter().map(|lane| lane.caller()).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let (started, has_started) = std::sync::mpsc::channel();
         let work = move || {
+            let _ = started.send(());
             // One round at least, however busy the machine is.
             loop {
                 for _ in 0..64 {
@@ -314,6 +316,9 @@ impl Caller {
         let thread = std::thread::Builder::new()
             .spawn(work)
             .map_err(|e| Fail::Setup(format!("thread: {e}")))?;
+        // While a thread starts it holds a lock of Rust's standard library, without which a child
+        // of fork could never start one.
+        let _ = has_started.recv();
         Ok(Caller { stop, thread })
     }
 
