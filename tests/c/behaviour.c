@@ -104,6 +104,26 @@ TEST(read_implies_exec_does_not_make_the_data_view_executable)
 	EXPECT_ERR(mmap(NULL, D, PROT_READ, MAP_PRIVATE, fd, TRAMPFD_OFF_DATA), EACCES);
 }
 
+/* What /proc/self/maps says of the mapping that starts at @at. */
+static bool is_executable(const void *at)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long from, to;
+	char line[512], perms[8];
+	bool found = false, executable = false;
+
+	ASSERT(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%lx %7s", &from, &to, perms) != 3 || from != U64(at))
+			continue;
+		found = true;
+		executable = perms[2] == 'x';
+	}
+	fclose(maps);
+	ASSERT(found);
+	return executable;
+}
+
 TEST(read_implies_exec_by_mprotect_does_not_make_the_data_view_executable)
 {
 	int fd = device();
@@ -112,6 +132,8 @@ TEST(read_implies_exec_by_mprotect_does_not_make_the_data_view_executable)
 	ASSERT(personality(READ_IMPLIES_EXEC) >= 0);
 	/* It adds PROT_EXEC only to what may ever have it. */
 	EXPECT_OK(mprotect(t.data, D, PROT_READ));
+	EXPECT(is_executable(t.code));
+	EXPECT(!is_executable(t.data));
 	EXPECT_EQ(call_signal(t.data), SIGSEGV);
 	EXPECT_EQ(call(&t, 3), 33);
 }
