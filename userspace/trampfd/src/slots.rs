@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   thread: lane of a table          all threads, behind a lock
-//!   head ─► slot ─► slot ─► ..       batches ─► slot ─► .. (64)     spare[0]: next in list
+//!   head ─► slot ─► slot ─► ..       batches ─► slot ─► .. (256)    spare[0]: next in list
 //!   fresh .. fresh_end                            │                 spare[1]: next batch
 //!           a page never used                     ▼
-//!                                                slot ─► .. (64)
+//!                                                slot ─► .. (256)
 //!                                    fresh .. fresh_end: pages never used, then growth
 //! ```
 //!
@@ -25,9 +25,10 @@ use crate::error::Error;
 use crate::fork;
 
 /// Slots that move between a thread and the others at once.
-const BATCH: u32 = 64;
-/// Slots that a thread keeps in one lane.
-const KEEP: u32 = 2 * BATCH;
+const BATCH: u32 = 256;
+/// Slots that a thread keeps in one lane: 128 KiB of them, so that threads which make and drop
+/// thousands of closures in turn do not hand the same slots, and the lock, to each other.
+const KEEP: u32 = 16 * BATCH;
 /// Slots never used that a thread takes at once: a page, so that threads share no cache line.
 const FRESH: usize = 4096 / arch::SLOT_STRIDE;
 
@@ -101,15 +102,12 @@ impl Drop for AtEnd {
                 while lane.len.get() > 0 {
                     shared.push_batch(lane);
                 }
-                let mut slot = lane.fresh.replace(null_mut());
-                let end = lane.fresh_end.replace(null_mut());
-                while slot != end {
-                    // SAFETY: by the invariant of `Lane`, free slots of this thread.
-                    unsafe {
-                        (*slot).spare = [0, shared.batches.expose_provenance()];
-                        shared.batches = slot;
-                        slot = slot.add(1);
-                    }
+                // SAFETY: by the invariant of `Lane`, free slots of this thread, at most `FRESH`.
+                unsafe {
+                    shared.push_run(
+                        lane.fresh.replace(null_mut()),
+                        lane.fresh_end.replace(null_mut()),
+                    );
                 }
             }
         });
@@ -166,6 +164,28 @@ impl Shared {
             (*first).spare[1] = self.batches.expose_provenance();
         }
         self.batches = first;
+    }
+
+    /// Makes a batch of `first..end`, slots that follow each other. They stay together, so that
+    /// no two threads get neighbours, which share a cache line.
+    ///
+    /// # Safety
+    ///
+    /// The slots are free, the caller's, and at most [`BATCH`].
+    unsafe fn push_run(&mut self, first: *mut Slot, end: *mut Slot) {
+        let mut slot = first;
+        while slot != end {
+            let following = slot.wrapping_add(1);
+            let link = if following == end { null_mut() } else { following };
+            // SAFETY: by the contract.
+            unsafe { (*slot).spare[0] = link.expose_provenance() };
+            slot = following;
+        }
+        if first != end {
+            // SAFETY: by the contract.
+            unsafe { (*first).spare[1] = self.batches.expose_provenance() };
+            self.batches = first;
+        }
     }
 
     /// Gives a thread a batch. False if there is none.
@@ -311,29 +331,15 @@ pub(crate) fn prewarm(
     let shared = &mut all.lanes[n];
     let mut ready = 0;
     while ready < count {
-        let (mut slot, end) = if shared.fresh == shared.fresh_end {
-            all.tables.grow(n, table, growth)?
-        } else {
-            (shared.fresh, shared.fresh_end)
-        };
-        shared.fresh = end;
-        shared.fresh_end = end;
-        // As batches of one page each, so that the pages are used in order.
-        while slot < end {
-            let stop = slot.wrapping_add(BATCH as usize).min(end);
-            let first = slot;
-            while slot < stop {
-                let following = slot.wrapping_add(1);
-                let link = if following < stop { following } else { null_mut() };
-                // SAFETY: by the invariant of `Shared`, never used.
-                unsafe { (*slot).spare[0] = link.expose_provenance() };
-                slot = following;
-                ready += 1;
-            }
-            // SAFETY: the first of the batch.
-            unsafe { (*first).spare[1] = shared.batches.expose_provenance() };
-            shared.batches = first;
+        if shared.fresh == shared.fresh_end {
+            (shared.fresh, shared.fresh_end) = all.tables.grow(n, table, growth)?;
         }
+        let first = shared.fresh;
+        let end = first.wrapping_add(BATCH as usize).min(shared.fresh_end);
+        shared.fresh = end;
+        // SAFETY: by the invariant of `Shared`, never used.
+        unsafe { shared.push_run(first, end) };
+        ready += (end.addr() - first.addr()) / arch::SLOT_STRIDE;
     }
     Ok(())
 }
