@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   thread: lane of a table          all threads, behind a lock
-//!   head ─► slot ─► slot ─► ..       batches ─► slot ─► .. (256)    spare[0]: next in list
+//!   head ─► slot ─► slot ─► ..       batches ─► slot ─► .. (128)    spare[0]: next in list
 //!   fresh .. fresh_end                            │                 spare[1]: next batch
 //!           a page never used                     ▼
-//!                                                slot ─► .. (256)
+//!                                                slot ─► .. (128)
 //!                                    fresh .. fresh_end: pages never used, then growth
 //! ```
 //!
@@ -25,10 +25,10 @@ use crate::error::Error;
 use crate::fork;
 
 /// Slots that move between a thread and the others at once.
-const BATCH: u32 = 256;
-/// Slots that a thread keeps in one lane: 128 KiB of them, so that threads which make and drop
-/// thousands of closures in turn do not hand the same slots, and the lock, to each other.
-const KEEP: u32 = 16 * BATCH;
+const BATCH: u32 = 128;
+/// Slots that a thread keeps in one lane. A quarter of a static table: where nothing can grow,
+/// what one thread freed must be there for the others.
+const KEEP: u32 = 4 * BATCH;
 /// Slots never used that a thread takes at once: a page, so that threads share no cache line.
 const FRESH: usize = 4096 / arch::SLOT_STRIDE;
 
