@@ -44,12 +44,12 @@ runner: setup
 demo: runner
 	@$(STATIC) -p trampfd --example demo
 	@$(STATIC_OUT)/examples/demo
-	@rm -rf target/demo/root && mkdir -p target/demo/root
-	@cp $(STATIC_OUT)/examples/demo target/demo/root/demo
+	@rm -rf target/demo/guest && mkdir -p target/demo/guest
+	@cp $(STATIC_OUT)/examples/demo target/demo/guest/demo
 	@echo
 	@echo "The same program in a booted stock kernel:"
 	@$(RUNNER) module $(DEMO_KERNEL)
-	@$(RUNNER) run $(DEMO_KERNEL) --tree target/demo/root \
+	@$(RUNNER) run $(DEMO_KERNEL) --tree target/demo/guest \
 		--exec '/demo --backend kernel --many 10000 /sys' >target/demo/vm.log || \
 		{ cat target/demo/vm.log; exit 1; }
 	@sed '/^ok /,$$d' target/demo/vm.log

@@ -11,13 +11,13 @@ vm-runner prepare [NAME..] [--refresh]
 vm-runner module [NAME..] [--source DIR] [--out FILE]
     build the kernel module for each, into target/vm/NAME/trampfd.ko
 vm-runner run [NAME..] [options]
-    boot each and run the programs of target/vm/root/tests in it
+    boot each and run the programs of target/vm/guest/tests in it
         --filter TEXT    only programs whose name contains TEXT
         --exec 'CMD ARG..'  run this instead of the tests and show what it says
         --init-only      only what PID 1 itself checks
         --no-module      without the module (policy tests of the text backend)
         --module FILE    this module instead of target/vm/NAME/trampfd.ko
-        --tree DIR       this instead of target/vm/root
+        --tree DIR       this instead of target/vm/guest
         --append TEXT    add to the kernel's command line
         --icount         one instruction is one nanosecond
         --limit SECONDS  for one program (300)

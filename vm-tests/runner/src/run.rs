@@ -151,7 +151,7 @@ fn pack(places: &Places, kernel: &Kernel, options: &Options, init: &Path) -> Res
         set("stock-module", &format!("/{path}"))?;
     }
     archive.file("vm.conf", 0o644, conf.as_bytes());
-    let tree = options.tree.clone().unwrap_or_else(|| places.cache.join("root"));
+    let tree = options.tree.clone().unwrap_or_else(|| places.cache.join("guest"));
     if tree.is_dir() {
         archive.tree(&tree, "")?;
     }
