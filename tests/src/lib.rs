@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use trampfd::{Backend, Builder, Closure, Signature};
+use trampfd::{Backend, Builder, Closure, FnPointer};
 
 /// Which test and backend a process of its own is for.
 const ALONE: &str = "TRAMPFD_TEST_ALONE";
@@ -278,7 +278,7 @@ pub fn no_writable_code() {
 /// translation of each stub that was ever called, as belonging to that page. When the module
 /// goes and the page is used anew, it walks them all for each: with 100,000 that takes minutes,
 /// in which the machine looks dead.
-pub fn some<S: Signature>(all: &[Closure<S>]) -> impl Iterator<Item = (usize, &Closure<S>)> {
+pub fn some<S: FnPointer>(all: &[Closure<S>]) -> impl Iterator<Item = (usize, &Closure<S>)> {
     let kernel = all.first().is_some_and(|f| f.backend() == Backend::Kernel);
     all.iter().enumerate().step_by(if kernel { 61 } else { 1 })
 }

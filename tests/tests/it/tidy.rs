@@ -45,7 +45,7 @@ const UNSAFE: &[&str] = &[
     "userspace/trampfd/src/closure.rs",
     "userspace/trampfd/src/fork.rs",
     "userspace/trampfd/src/objects.rs",
-    "userspace/trampfd/src/signature.rs",
+    "userspace/trampfd/src/pointer.rs",
     "userspace/trampfd/src/slots.rs",
     "userspace/trampfd/src/sys.rs",
     "userspace/trampfd/src/unwind.rs",

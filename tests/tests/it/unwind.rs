@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use trampfd::{Builder, Closure, Signature};
+use trampfd::{Builder, Closure, FnPointer};
 use trampfd_tests::{all_good, alone, alone_cases};
 
 use crate::arch;
@@ -74,7 +74,7 @@ macro_rules! signatures {
 const CASES: &[&str] = &["rdi", "rsi", "rdx", "rcx", "r8", "r9", "entry", "entry, stack", "stack"];
 
 /// The last of `count` closures that all live on.
-fn nth<S: Signature>(count: usize, mut make: impl FnMut() -> Closure<S>) -> Closure<S> {
+fn nth<S: FnPointer>(count: usize, mut make: impl FnMut() -> Closure<S>) -> Closure<S> {
     let mut last = make();
     for _ in 1..count {
         std::mem::forget(std::mem::replace(&mut last, make()));

@@ -1,4 +1,4 @@
-//! The architecture that is compiled for. Each file exports the same names:
+//! The architecture that is compiled for. Each folder exports the same names:
 //!
 //! | name | what |
 //! |---|---|

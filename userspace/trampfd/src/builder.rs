@@ -8,7 +8,7 @@ use crate::call::{Function, FunctionMut, Handler};
 use crate::closure::{self, Closure, Local, LocalMut};
 use crate::error::{Backend, Error};
 use crate::fork;
-use crate::signature::Signature;
+use crate::pointer::FnPointer;
 
 /// Makes closures as [`Closure`] does, with more said about how.
 ///
@@ -84,7 +84,7 @@ impl Builder {
     #[inline]
     pub fn closure<S, F, D, M>(&self, f: F, data: D) -> Result<Closure<S>, Error>
     where
-        S: Signature,
+        S: FnPointer,
         F: Handler<S, D, M> + Send + Sync + 'static,
         D: Send + Sync + 'static,
     {
@@ -99,7 +99,7 @@ impl Builder {
     #[inline]
     pub fn closure_from_fn<S, F>(&self, f: F) -> Result<Closure<S>, Error>
     where
-        S: Signature,
+        S: FnPointer,
         F: Function<S> + Send + Sync + 'static,
     {
         closure::make(self, f.value())
@@ -113,7 +113,7 @@ impl Builder {
     #[inline]
     pub fn closure_unwind<S, F, D, M>(&self, f: F, data: D) -> Result<Closure<S::Unwind>, Error>
     where
-        S: Signature,
+        S: FnPointer,
         F: Handler<S, D, M> + Send + Sync + 'static,
         D: Send + Sync + 'static,
     {
@@ -128,7 +128,7 @@ impl Builder {
     #[inline]
     pub fn local<'a, S, F>(&self, f: F) -> Result<Local<'a, S>, Error>
     where
-        S: Signature,
+        S: FnPointer,
         F: Function<S> + 'a,
     {
         closure::make(self, f.value()).map(Local::of)
@@ -142,7 +142,7 @@ impl Builder {
     #[inline]
     pub fn local_mut<'a, S, F>(&self, f: F) -> Result<LocalMut<'a, S>, Error>
     where
-        S: Signature,
+        S: FnPointer,
         F: FunctionMut<S> + 'a,
     {
         closure::make(self, f.value()).map(LocalMut::of)
@@ -156,7 +156,7 @@ impl Builder {
     /// As for [`Builder::closure`].
     pub fn prewarm<S, F, D, M>(&self, count: usize, f: F) -> Result<(), Error>
     where
-        S: Signature,
+        S: FnPointer,
         F: Handler<S, D, M> + Send + Sync + 'static,
         D: Send + Sync + 'static,
     {

@@ -10,7 +10,7 @@ use core::marker::PhantomData;
 use trampfd_text::arch::{self, Regs};
 use trampfd_text::entry::Callee;
 
-use crate::signature::{Arg, Args, Ret, Signature};
+use crate::pointer::{Arg, Args, FnPointer, Ret};
 
 /// A value that can be called with arguments `A`.
 ///
@@ -201,7 +201,7 @@ pub struct ByPointer;
     note = "an `extern \"C\"` item implements no `Fn`: pass it as `item as extern \"C\" fn(_, &_) -> _`, with one `_` for each argument",
     note = "arguments and results are integers of up to 64 bits, bool, f32, f64, thin raw pointers and `Option` of function pointers, at most 12 arguments; what C passes by address is a raw pointer, not a reference"
 )]
-pub trait Handler<S: Signature, D, M> {
+pub trait Handler<S: FnPointer, D, M> {
     /// Function and data together.
     type Value: Call<S::Args, S::Ret>;
     /// Puts them together.
@@ -219,7 +219,7 @@ pub trait Handler<S: Signature, D, M> {
     note = "an `extern \"C\"` item implements no `Fn`: wrap it, `|a: i32| item(a)`",
     note = "a closure that changes what it captures goes to `Closure::local_mut`"
 )]
-pub trait Function<S: Signature> {
+pub trait Function<S: FnPointer> {
     /// The closure, callable.
     type Value: Call<S::Args, S::Ret>;
     /// Wraps it.
@@ -233,7 +233,7 @@ pub trait Function<S: Signature> {
     note = "write the types of all arguments: `|a: i32, b: f64| ..`",
     note = "arguments and results are integers of up to 64 bits, bool, f32, f64, thin raw pointers and `Option` of function pointers, at most 12 arguments; what C passes by address is a raw pointer, not a reference"
 )]
-pub trait FunctionMut<S: Signature> {
+pub trait FunctionMut<S: FnPointer> {
     /// The closure, callable.
     type Value: Call<S::Args, S::Ret>;
     /// Wraps it.
@@ -243,7 +243,7 @@ pub trait FunctionMut<S: Signature> {
 /// The shim of signature `S` and value `V`.
 struct Shim<S, V>(PhantomData<(S, V)>);
 
-impl<S: Signature, V: Call<S::Args, S::Ret>> Callee for Shim<S, V> {
+impl<S: FnPointer, V: Call<S::Args, S::Ret>> Callee for Shim<S, V> {
     type Ret = S::Ret;
 
     const TABLE: usize = S::PLAN.table();
@@ -263,7 +263,7 @@ impl<S: Signature, V: Call<S::Args, S::Ret>> Callee for Shim<S, V> {
 }
 
 /// The code that a stub of signature `S` jumps to for a value `V`, whose address it loads.
-pub(crate) const fn shim<S: Signature, V: Call<S::Args, S::Ret>>() -> *const () {
+pub(crate) const fn shim<S: FnPointer, V: Call<S::Args, S::Ret>>() -> *const () {
     if S::PLAN.framed() {
         arch::entry::<Shim<S, V>> as *const ()
     } else if S::PLAN.stack {

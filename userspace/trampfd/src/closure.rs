@@ -13,7 +13,7 @@ use crate::backend::text::{Diagnosis, Growth};
 use crate::builder::Builder;
 use crate::call::{Boxed, Call, Function, FunctionMut, Handler, shim};
 use crate::error::{Backend, Error};
-use crate::signature::Signature;
+use crate::pointer::FnPointer;
 use crate::{fork, objects, slots};
 
 /// A Rust function with its data, as a C function pointer of type `S`.
@@ -44,7 +44,7 @@ use crate::{fork, objects, slots};
 ///
 /// `stub` is the address of a live stub of table `S::PLAN.table()`, its low bits the flags below;
 /// the stub's slot holds the address of a value that `drop` drops.
-pub struct Closure<S: Signature> {
+pub struct Closure<S: FnPointer> {
     stub: usize,
     drop: Option<unsafe fn(*mut u8)>,
     signature: PhantomData<S>,
@@ -59,11 +59,11 @@ const FLAGS: usize = KERNEL | AT_ONCE;
 
 // SAFETY: `Closure` is made of what is Send and Sync only; `Local` and `LocalMut`, which hold
 // what is not, take that away again.
-unsafe impl<S: Signature> Send for Closure<S> {}
+unsafe impl<S: FnPointer> Send for Closure<S> {}
 // SAFETY: as above; the pointer may be called by any thread.
-unsafe impl<S: Signature> Sync for Closure<S> {}
+unsafe impl<S: FnPointer> Sync for Closure<S> {}
 
-impl<S: Signature> Closure<S> {
+impl<S: FnPointer> Closure<S> {
     /// Makes a C function pointer that calls `f` with the C arguments and `&data`.
     ///
     /// `f` is a function or closure `Fn(A, .., &D) -> R` that names the types of its arguments,
@@ -202,7 +202,7 @@ impl<S: Signature> Closure<S> {
     }
 }
 
-impl<S: Signature> Drop for Closure<S> {
+impl<S: FnPointer> Drop for Closure<S> {
     #[inline]
     fn drop(&mut self) {
         let stub = self.stub & !FLAGS;
@@ -249,7 +249,7 @@ unsafe fn drop_kernel(stub: usize, at_once: bool, drop: Option<unsafe fn(*mut u8
     kernel::put(stub, at_once);
 }
 
-impl<S: Signature> fmt::Debug for Closure<S> {
+impl<S: FnPointer> fmt::Debug for Closure<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Closure")
             .field("stub", &format_args!("{:#x}", self.stub & !FLAGS))
@@ -262,7 +262,7 @@ impl<S: Signature> fmt::Debug for Closure<S> {
 ///
 /// The pointer must not be called after the closure was dropped, nor by a thread that may not
 /// use what the closure holds.
-pub struct Local<'a, S: Signature> {
+pub struct Local<'a, S: FnPointer> {
     closure: Closure<S>,
     #[expect(dead_code, reason = "what it says is in its type")]
     borrows: Borrows<'a>,
@@ -276,7 +276,7 @@ impl Drop for Borrows<'_> {
     fn drop(&mut self) {}
 }
 
-impl<'a, S: Signature> Local<'a, S> {
+impl<'a, S: FnPointer> Local<'a, S> {
     pub(crate) fn of(closure: Closure<S>) -> Self {
         Local { closure, borrows: Borrows(PhantomData) }
     }
@@ -294,7 +294,7 @@ impl<'a, S: Signature> Local<'a, S> {
     }
 }
 
-impl<S: Signature> Local<'static, S> {
+impl<S: FnPointer> Local<'static, S> {
     /// The function pointer, for ever: the closure is never dropped.
     #[inline]
     pub fn leak(self) -> S {
@@ -302,7 +302,7 @@ impl<S: Signature> Local<'static, S> {
     }
 }
 
-impl<S: Signature> fmt::Debug for Local<'_, S> {
+impl<S: FnPointer> fmt::Debug for Local<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.closure.fmt(f)
     }
@@ -311,9 +311,9 @@ impl<S: Signature> fmt::Debug for Local<'_, S> {
 /// A closure that changes what it holds. Neither `Send` nor `Sync`.
 ///
 /// The pointer must not be called after the closure was dropped, nor while a call of it runs.
-pub struct LocalMut<'a, S: Signature>(Local<'a, S>);
+pub struct LocalMut<'a, S: FnPointer>(Local<'a, S>);
 
-impl<'a, S: Signature> LocalMut<'a, S> {
+impl<'a, S: FnPointer> LocalMut<'a, S> {
     pub(crate) fn of(closure: Closure<S>) -> Self {
         LocalMut(Local::of(closure))
     }
@@ -332,7 +332,7 @@ impl<'a, S: Signature> LocalMut<'a, S> {
     }
 }
 
-impl<S: Signature> LocalMut<'static, S> {
+impl<S: FnPointer> LocalMut<'static, S> {
     /// The function pointer, for ever: the closure is never dropped.
     #[inline]
     pub fn leak(self) -> S {
@@ -340,14 +340,14 @@ impl<S: Signature> LocalMut<'static, S> {
     }
 }
 
-impl<S: Signature> fmt::Debug for LocalMut<'_, S> {
+impl<S: FnPointer> fmt::Debug for LocalMut<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
 /// The static table of a signature.
-const fn table<S: Signature>() -> &'static StaticTable {
+const fn table<S: FnPointer>() -> &'static StaticTable {
     arch::static_table(S::PLAN.table())
 }
 
@@ -391,7 +391,7 @@ unsafe fn store(word: *mut usize, value: usize) {
 #[inline(always)]
 pub(crate) fn make<S, V>(builder: &Builder, value: V) -> Result<Closure<S>, Error>
 where
-    S: Signature,
+    S: FnPointer,
     V: Call<S::Args, S::Ret>,
 {
     match builder.choose()? {
@@ -404,7 +404,7 @@ where
 #[inline(always)]
 fn code_of<S, V>(target: Option<usize>) -> usize
 where
-    S: Signature,
+    S: FnPointer,
     V: Call<S::Args, S::Ret>,
 {
     match target {
@@ -417,7 +417,7 @@ where
 /// Looks at a target that the stub does not jump to: the shim calls it, and nobody else asks
 /// whether it is text.
 #[inline(always)]
-fn check_called<S: Signature>(direct: bool, target: Option<usize>) -> Result<(), Error> {
+fn check_called<S: FnPointer>(direct: bool, target: Option<usize>) -> Result<(), Error> {
     match target {
         Some(code) if !direct || const { S::PLAN.framed() } => objects::check_text(code),
         _ => Ok(()),
@@ -427,7 +427,7 @@ fn check_called<S: Signature>(direct: bool, target: Option<usize>) -> Result<(),
 #[inline(always)]
 fn make_text<S, V>(growth: Growth, value: V) -> Result<Closure<S>, Error>
 where
-    S: Signature,
+    S: FnPointer,
     V: Call<S::Args, S::Ret>,
 {
     check_called::<S>(true, value.target())?;
@@ -455,7 +455,7 @@ where
 #[cold]
 fn make_kernel<S, V>(at_once: bool, value: V) -> Result<Closure<S>, Error>
 where
-    S: Signature,
+    S: FnPointer,
     V: Call<S::Args, S::Ret>,
 {
     check_called::<S>(const { fits::<V>() }, value.target())?;
@@ -468,7 +468,7 @@ where
 
 fn fill_cell<S, V>(at_once: bool, value: V) -> Result<Closure<S>, Error>
 where
-    S: Signature,
+    S: FnPointer,
     V: Call<S::Args, S::Ret>,
 {
     const { assert!(fits::<Boxed<V>>() && kernel::CELL == SPARE) };
@@ -484,7 +484,7 @@ where
 /// Prepares `count` closures of the kind of `handler` ahead of need.
 pub(crate) fn prewarm<S, F, D, M>(builder: &Builder, count: usize, handler: F) -> Result<(), Error>
 where
-    S: Signature,
+    S: FnPointer,
     F: Handler<S, D, M>,
 {
     let target = handler.target();

@@ -1,7 +1,7 @@
 //! Closures of one signature each: every data register, the entry for those that have none left,
 //! arguments on the stack, and values that need a box.
 
-use trampfd::{Builder, Closure, Error, Signature};
+use trampfd::{Builder, Closure, Error, FnPointer};
 use trampfd_sys::TRAMPFD_TABLE_SIZE;
 use trampfd_text::arch;
 
@@ -29,7 +29,7 @@ pub(crate) trait Lane {
 }
 
 /// A signature with what it is asked and answers.
-trait Callback: Signature + Send {
+trait Callback: FnPointer + Send {
     fn closure(builder: &Builder, tag: u64) -> Result<Closure<Self>, Error>;
     /// Calls it.
     ///
@@ -89,7 +89,7 @@ impl Callback for unsafe extern "C" fn(*const u8) -> u64 {
     }
 }
 
-struct Of<S: Signature> {
+struct Of<S: FnPointer> {
     name: &'static str,
     next_tag: u64,
     table: usize,

@@ -1,6 +1,6 @@
 //! Which C function types a closure can have, and where each of their arguments is.
 //!
-//! A [`Signature`] is the type of the pointer that C gets, `unsafe extern "C" fn(i32, f64) -> f64`
+//! A [`FnPointer`] is the type of the pointer that C gets, `unsafe extern "C" fn(i32, f64) -> f64`
 //! or its `"C-unwind"` form. Its arguments and result are [`Arg`] and [`Ret`]: the primitive C
 //! types, never references, whose lifetime would be the caller's choice.
 
@@ -155,13 +155,13 @@ impl Plan {
     label = "not `unsafe extern \"C\" fn(..) -> ..` of C scalars and pointers",
     note = "a signature is `unsafe extern \"C\" fn(A, ..) -> R` with 0 to 12 arguments; the pointer that C gets is unsafe to call, because it does not keep the closure alive"
 )]
-pub unsafe trait Signature: Copy + 'static {
+pub unsafe trait FnPointer: Copy + 'static {
     /// The arguments, as a tuple.
     type Args: Args;
     /// The result.
     type Ret: Ret;
     /// The same signature with the ABI "C-unwind".
-    type Unwind: Signature<Args = Self::Args, Ret = Self::Ret>;
+    type Unwind: FnPointer<Args = Self::Args, Ret = Self::Ret>;
     /// A panic goes on into the caller, instead of ending the process.
     const UNWIND: bool;
     /// Which table serves this signature.
@@ -193,7 +193,7 @@ macro_rules! signature {
     };
     (@pointer $abi:literal $unwind:literal $($A:ident)*) => {
         // SAFETY: the macro repeats one list of arguments.
-        unsafe impl<R: Ret, $($A: Arg),*> Signature for unsafe extern $abi fn($($A),*) -> R {
+        unsafe impl<R: Ret, $($A: Arg),*> FnPointer for unsafe extern $abi fn($($A),*) -> R {
             type Args = ($($A,)*);
             type Ret = R;
             type Unwind = unsafe extern "C-unwind" fn($($A),*) -> R;
