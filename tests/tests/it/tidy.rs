@@ -27,7 +27,8 @@ const ARROWS: &[Crate] = &[
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
         others: true,
     },
-    Crate { name: "vm-runner", may_use: &[], others: true },
+    Crate { name: "vm-fetch", may_use: &[], others: true },
+    Crate { name: "vm-runner", may_use: &["vm-fetch"], others: true },
     Crate { name: "vm-init", may_use: &[], others: true },
 ];
 
@@ -49,8 +50,8 @@ const UNSAFE: &[&str] = &[
     "userspace/trampfd/src/slots.rs",
     "userspace/trampfd/src/sys.rs",
     "userspace/trampfd/src/unwind.rs",
+    "vm-tests/fetch/src/process.rs",
     "vm-tests/init/src/sys.rs",
-    "vm-tests/runner/src/process.rs",
 ];
 
 /// Row of [`ARROWS`].

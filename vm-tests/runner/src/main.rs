@@ -3,21 +3,17 @@
 //!
 //! | file | knows |
 //! |---|---|
-//! | `kernel.rs`, `apt.rs` | where kernels come from |
+//! | `kernel.rs` | where kernels come from, by the crate `vm-fetch` |
 //! | `module.rs` | how the module is built for one |
 //! | `initramfs.rs` | what the machine starts with |
 //! | `qemu.rs` | how it is started and stopped |
 //! | `verdict.rs` | what it said |
 //! | `run.rs` | all of that, one kernel after the other |
 
-mod apt;
-mod error;
-mod files;
 mod initramfs;
 mod kernel;
 mod module;
 mod options;
-mod process;
 mod qemu;
 mod run;
 mod verdict;
@@ -26,6 +22,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
+
+use vm_fetch::{apt, error, files, process};
 
 use error::{Context, Error, Result};
 use kernel::{Kernels, Recipe};

@@ -21,7 +21,16 @@ pub struct Package {
     /// Exact version.
     pub version: String,
     /// The first alternative of each dependence.
-    depends: Vec<String>,
+    pub depends: Vec<String>,
+}
+
+/// The suites that this machine itself uses: its release, and where there is
+/// one, that release's security suite.
+pub fn own_suites() -> Result<Vec<String>> {
+    let mirrors = Mirrors::of_this_machine()?;
+    let security = format!("{}-security", mirrors.codename);
+    let has_security = mirrors.uri_of(&security).is_ok();
+    Ok([mirrors.codename.clone()].into_iter().chain(has_security.then_some(security)).collect())
 }
 
 /// A private apt folder whose lists have been fetched.
@@ -90,7 +99,7 @@ impl Apt {
     }
 
     /// The version of `name` that apt would choose.
-    fn candidate(&self, name: &str) -> Result<Package> {
+    pub fn candidate(&self, name: &str) -> Result<Package> {
         let text = output(self.command("apt-cache").args(["show", "--no-all-versions", name]))?;
         let field = |key: &str| {
             text.lines()

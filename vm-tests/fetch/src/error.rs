@@ -1,4 +1,4 @@
-//! One error for the whole runner: a sentence for a person.
+//! One error for everything here: a sentence for a person.
 
 use std::fmt::{self, Display};
 
@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 #[derive(Debug)]
 pub struct Error(String);
 
-/// The runner's result.
+/// The result of what can go wrong here.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
