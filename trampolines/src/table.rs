@@ -35,12 +35,14 @@ pub const SPARE: usize = 16;
 ///
 /// # Invariants
 ///
-/// `text` is the first stub of [`crate::arch::TABLE_SLOTS`] stubs, `slots` the first of as many
-/// slots; both are aligned to [`crate::arch::TABLE_ALIGN`] and fill whole pages.
+/// `text` is the first stub of `len` stubs, `slots` the first of as many slots; both are aligned
+/// to [`crate::arch::TABLE_ALIGN`] and fill whole pages.
 #[derive(Debug)]
 pub struct StaticTable {
     /// DWARF number (psABI) of the register that the stubs load.
     pub reg: u16,
+    /// Number of stubs, and of slots.
+    pub len: usize,
     pub(crate) text: extern "C" fn(),
     pub(crate) slots: *const Slot,
 }

@@ -4,11 +4,16 @@
 //! |---|---|
 //! | `INT_REGS`, `FLOAT_REGS` | argument registers: DWARF numbers in order; how many |
 //! | `CHAIN_REG` | static chain register |
-//! | `TABLES`, `static_table` | tables: one for each of `INT_REGS`, then the static chain's |
-//! | `TABLE_SLOTS`, `TABLE_ALIGN`, `SLOT_STRIDE` | geometry of a table |
+//! | `TABLES`, `static_table` | tables: one for each of `INT_REGS`, then the static chain's, then `DYNAMIC`, the one of dynamic closures |
+//! | `TABLE_ALIGN`, `SLOT_STRIDE` | geometry of a table |
 //! | `place` | where the calling convention puts each argument |
 //! | `Regs` | the registers and stack words of a call |
 //! | `in_registers`, `on_stack`, `entry` (with `Frame`) | what stubs jump to, see [`crate::entry`] |
+//! | `LONG_DOUBLE`, `MAX_IN_REGISTERS` | bytes of a `long double`; of the largest value in registers |
+//! | `Class`, `Returned` | how a C type is passed, and returned |
+//! | `Placer`, `Found`, `together`, `frame` | where the arguments of a dynamic signature are, see [`crate::plan`] |
+//! | `entries`, `any`, `foreign`, `unbound` | what stubs of dynamic closures jump to |
+//! | `read_stub` | what a stub loads, and from where |
 //! | `freed` | the entry that a freed slot jumps to |
 //! | `eh_frame` | unwind information for stubs at another address |
 

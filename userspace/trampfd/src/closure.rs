@@ -3,7 +3,6 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{ManuallyDrop, align_of, size_of};
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 use trampfd_text::arch;
 use trampfd_text::table::{SPARE, Slot, StaticTable};
@@ -219,11 +218,11 @@ impl<S: FnPointer> Drop for Closure<S> {
             let value = (*slot).data;
             // The jump first: a stub that is called by mistake must not get a new value with old
             // code.
-            store(
+            slots::store(
                 &raw mut (*slot).code,
                 const { arch::freed::<Diagnosis>(S::PLAN.table()) } as usize,
             );
-            store(&raw mut (*slot).data, stub);
+            slots::store(&raw mut (*slot).data, stub);
             if let Some(drop) = self.drop {
                 drop(core::ptr::with_exposed_provenance_mut(value));
             }
@@ -376,17 +375,6 @@ unsafe fn drop_box<V>(value: *mut u8) {
     drop(unsafe { Box::from_raw(value.cast::<V>()) });
 }
 
-/// Stores a word of a slot, after all that was written before.
-///
-/// # Safety
-///
-/// `word` is a word of a slot of the caller.
-#[inline(always)]
-unsafe fn store(word: *mut usize, value: usize) {
-    // SAFETY: aligned; stubs read it at any time, as one word.
-    unsafe { AtomicUsize::from_ptr(word) }.store(value, Ordering::Release);
-}
-
 /// Makes a closure of `value`.
 #[inline(always)]
 pub(crate) fn make<S, V>(builder: &Builder, value: V) -> Result<Closure<S>, Error>
@@ -445,8 +433,8 @@ where
             let drop: unsafe fn(*mut u8) = drop_box::<V>;
             (Box::into_raw(Box::new(value)).expose_provenance(), Some(drop))
         };
-        store(&raw mut (*slot).data, data);
-        store(&raw mut (*slot).code, code);
+        slots::store(&raw mut (*slot).data, data);
+        slots::store(&raw mut (*slot).code, code);
         let stub = slot.expose_provenance().wrapping_add_signed(-table.distance());
         Ok(Closure { stub, drop, signature: PhantomData })
     }

@@ -103,6 +103,16 @@ pub enum Error {
         /// The function's address.
         code: usize,
     },
+    /// No stub can load this register.
+    Register {
+        /// Its DWARF number.
+        reg: u16,
+    },
+    /// There is no stub at this address.
+    NoStub {
+        /// The address.
+        address: usize,
+    },
     /// The process is sealed and no prewarmed closure of this kind is left.
     Sealed,
     /// This backend was required and is not to be had.
@@ -145,6 +155,10 @@ impl fmt::Display for Error {
             Error::NotText { code } => {
                 write!(f, "{code:#x} does not lie in text that a trampoline may jump to")
             }
+            Error::Register { reg } => {
+                write!(f, "no trampoline can load the register with DWARF number {reg}")
+            }
+            Error::NoStub { address } => write!(f, "there is no trampoline at {address:#x}"),
             Error::Sealed => {
                 f.write_str("the process is sealed and no prewarmed closure of this kind is left")
             }

@@ -7,12 +7,13 @@ use core::cell::UnsafeCell;
 use std::sync::{MutexGuard, Once};
 
 use crate::backend::kernel;
-use crate::{objects, slots};
+use crate::{objects, plans, slots};
 
 type Guards = (
     MutexGuard<'static, kernel::Service>,
     MutexGuard<'static, slots::All>,
     MutexGuard<'static, Vec<usize>>,
+    MutexGuard<'static, plans::All>,
 );
 
 /// The locks, while a fork is under way.
@@ -30,7 +31,7 @@ unsafe extern "C" fn before() {
     // A child must not find slots that were freed but can still be called; if the kernel refuses
     // now, they stay on the list, in the child too.
     let _ = service.flush();
-    let guards = (service, slots::lock(), objects::lock());
+    let guards = (service, slots::lock(), objects::lock(), plans::lock());
     // SAFETY: this thread holds the locks.
     unsafe { *HELD.0.get() = Some(guards) };
 }

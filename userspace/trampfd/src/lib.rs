@@ -38,22 +38,29 @@
 
 mod arity;
 mod backend;
+mod block;
 mod builder;
 mod call;
 mod closure;
+mod dynamic;
 mod error;
 mod fork;
 mod objects;
+mod plans;
 mod pointer;
+pub mod raw;
 mod service;
 mod slots;
 mod sys;
+mod types;
 mod unwind;
 
 pub use backend::text::Growth;
 pub use builder::{Builder, Sealed};
 pub use call::{ByFn, ByPointer, Call, Function, FunctionMut, Handler};
 pub use closure::{Closure, Local, LocalMut};
+pub use dynamic::{CValue, Call as DynCall, DynClosure, Mismatch, Signature};
 pub use error::{Backend, Error, Unavailable};
 pub use pointer::{Arg, Args, FnPointer, Ret};
 pub use service::{Service, Support, support};
+pub use types::{Type, TypeError};

@@ -15,12 +15,14 @@
 
 use core::cell::Cell;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use trampfd_text::arch;
 use trampfd_text::table::{Slot, StaticTable};
 
 use crate::backend::text::{Growth, Tables};
+use crate::block::{self, Block};
 use crate::error::Error;
 use crate::fork;
 
@@ -119,12 +121,17 @@ impl Drop for AtEnd {
 /// # Invariants
 ///
 /// `batches` is a list, linked by `spare[1]`, of lists of at most [`BATCH`] free slots;
-/// `fresh..fresh_end` were never used.
+/// `fresh..fresh_end` were never used. In the table of dynamic closures, `blocks` is memory for
+/// as many blocks as there are fresh slots, or null; every slot that left `fresh` has its block.
 struct Shared {
     batches: *mut Slot,
     fresh: *mut Slot,
     fresh_end: *mut Slot,
+    blocks: *mut Block,
 }
+
+const NOTHING: Shared =
+    Shared { batches: null_mut(), fresh: null_mut(), fresh_end: null_mut(), blocks: null_mut() };
 
 /// What all threads share.
 pub(crate) struct All {
@@ -135,11 +142,7 @@ pub(crate) struct All {
 // SAFETY: by the invariants, the slots belong to whoever holds the lock.
 unsafe impl Send for All {}
 
-static ALL: Mutex<All> = Mutex::new(All {
-    lanes: [const { Shared { batches: null_mut(), fresh: null_mut(), fresh_end: null_mut() } };
-        arch::TABLES],
-    tables: Tables::new(),
-});
+static ALL: Mutex<All> = Mutex::new(All { lanes: [NOTHING; arch::TABLES], tables: Tables::new() });
 
 /// The lock of all that is shared. fork takes it too.
 pub(crate) fn lock() -> MutexGuard<'static, All> {
@@ -147,6 +150,33 @@ pub(crate) fn lock() -> MutexGuard<'static, All> {
 }
 
 impl Shared {
+    /// Hands out up to `count` fresh slots, of more that are made where there are none.
+    fn take_fresh(
+        &mut self,
+        tables: &mut Tables,
+        n: usize,
+        table: &'static StaticTable,
+        growth: Growth,
+        count: usize,
+    ) -> Result<(*mut Slot, *mut Slot), Error> {
+        if self.fresh == self.fresh_end {
+            (self.fresh, self.fresh_end) = tables.grow(n, table, growth)?;
+            self.blocks = null_mut();
+        }
+        let first = self.fresh;
+        let end = first.wrapping_add(count).min(self.fresh_end);
+        if n == arch::DYNAMIC {
+            if self.blocks.is_null() {
+                self.blocks =
+                    block::map((self.fresh_end.addr() - first.addr()) / arch::SLOT_STRIDE)?;
+            }
+            // SAFETY: by the invariant, never used, and with a block for each.
+            self.blocks = unsafe { block::pair(first, end, self.blocks, table) };
+        }
+        self.fresh = end;
+        Ok((first, end))
+    }
+
     /// Takes up to [`BATCH`] slots off a thread's list.
     fn push_batch(&mut self, lane: &Lane) {
         let first = lane.head.get();
@@ -218,6 +248,17 @@ impl Shared {
 unsafe fn next(slot: *mut Slot) -> *mut Slot {
     // SAFETY: free slots are linked by their first spare word.
     core::ptr::with_exposed_provenance_mut(unsafe { (*slot).spare[0] })
+}
+
+/// Stores a word of a slot, after all that was written before.
+///
+/// # Safety
+///
+/// `word` is a word of a slot of the caller.
+#[inline(always)]
+pub(crate) unsafe fn store(word: *mut usize, value: usize) {
+    // SAFETY: aligned; stubs read it at any time, as one word.
+    unsafe { AtomicUsize::from_ptr(word) }.store(value, Ordering::Release);
 }
 
 /// Takes a free slot of table number `n`, which is `table`.
@@ -302,14 +343,10 @@ fn refill(n: usize, table: &'static StaticTable, growth: Growth) -> Result<*mut 
             }
             return Ok(slot);
         }
-        if shared.fresh == shared.fresh_end {
-            (shared.fresh, shared.fresh_end) = all.tables.grow(n, table, growth)?;
-        }
-        let slot = shared.fresh;
-        let taken = if alive { FRESH } else { 1 };
-        shared.fresh = slot.wrapping_add(taken).min(shared.fresh_end);
+        let count = if alive { FRESH } else { 1 };
+        let (slot, end) = shared.take_fresh(&mut all.tables, n, table, growth, count)?;
         lane.fresh.set(slot.wrapping_add(1));
-        lane.fresh_end.set(shared.fresh);
+        lane.fresh_end.set(end);
         Ok(slot)
     })
 }
@@ -331,12 +368,7 @@ pub(crate) fn prewarm(
     let shared = &mut all.lanes[n];
     let mut ready = 0;
     while ready < count {
-        if shared.fresh == shared.fresh_end {
-            (shared.fresh, shared.fresh_end) = all.tables.grow(n, table, growth)?;
-        }
-        let first = shared.fresh;
-        let end = first.wrapping_add(BATCH as usize).min(shared.fresh_end);
-        shared.fresh = end;
+        let (first, end) = shared.take_fresh(&mut all.tables, n, table, growth, BATCH as usize)?;
         // SAFETY: by the invariant of `Shared`, never used.
         unsafe { shared.push_run(first, end) };
         ready += (end.addr() - first.addr()) / arch::SLOT_STRIDE;

@@ -41,6 +41,15 @@ fn reserve_at(len: usize, hint: usize) -> io::Result<usize> {
     check(p as libc::c_long)
 }
 
+/// Maps `len` bytes of new memory.
+pub(crate) fn map_anonymous(len: usize) -> io::Result<usize> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping.
+    let p = unsafe { libc::mmap(core::ptr::null_mut(), len, prot, flags, -1, 0) };
+    check(p as libc::c_long)
+}
+
 /// Maps `len` bytes of `fd` privately over `[addr, addr + len)`.
 ///
 /// # Safety

@@ -31,12 +31,20 @@
 //!
 //! The callee gets rsp in r9 and everything else untouched.
 
+mod classify;
+mod dynamic;
+
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 
 use crate::arch::Place;
 use crate::entry::{Callee, Freed};
 use crate::table::{Slot, StaticTable};
+
+pub use classify::{
+    Class, Found, LONG_DOUBLE, MAX_IN_REGISTERS, Placer, Returned, frame, together,
+};
+pub use dynamic::{any, entries, foreign, unbound};
 
 /// Integer argument registers in order: rdi, rsi, rdx, rcx, r8, r9, as DWARF numbers.
 pub const INT_REGS: [u16; 6] = [5, 4, 1, 2, 8, 9];
@@ -47,12 +55,18 @@ pub const CHAIN_REG: u16 = 10;
 
 /// Bytes from one stub to the next, and from one slot to the next.
 pub const SLOT_STRIDE: usize = 32;
-/// Stubs of one static table: 64 KiB of text for each register in use.
+/// Stubs of the static table of a register: 64 KiB of text for each register in use.
 pub const TABLE_SLOTS: usize = 2048;
+/// Stubs of the static table of dynamic closures: programs make more of them than of any one
+/// register's, and twice the stubs are half the mappings.
+const DYNAMIC_SLOTS: usize = 4096;
 /// Alignment of a table's text and of its slots: the page.
 pub const TABLE_ALIGN: usize = 4096;
-/// Number of static tables: one for each integer argument register, and the static chain's.
-pub const TABLES: usize = INT_REGS.len() + 1;
+/// Number of the table of dynamic closures, whose stubs load the static chain register too.
+pub const DYNAMIC: usize = INT_REGS.len() + 1;
+/// Number of static tables: one for each integer argument register, the static chain's, and the
+/// one of dynamic closures.
+pub const TABLES: usize = DYNAMIC + 1;
 
 /// Where the psABI (section 3.2.3) puts argument `n`, `float[i]` saying whether argument `i` is
 /// a float or double; all others are INTEGER of at most 8 bytes.
@@ -259,19 +273,26 @@ pub unsafe extern "C" fn entry<T: Callee>() {
 
 /// Slots of a static table.
 #[repr(C, align(4096))]
-struct Slots(UnsafeCell<[u8; TABLE_SLOTS * SLOT_STRIDE]>);
+struct Slots<const COUNT: usize>(UnsafeCell<[[u8; SLOT_STRIDE]; COUNT]>);
 
 // SAFETY: only its address is used; see `StaticTable`.
-unsafe impl Sync for Slots {}
+unsafe impl<const COUNT: usize> Sync for Slots<COUNT> {}
 
-/// One register: its table, its slots, and the entry of its freed slots. Numeric labels only,
-/// so that two versions of this crate can be linked into one program.
-macro_rules! register {
-    ($table:ident, $name:literal, $dwarf:literal, $stubs:ident, $slots:ident, $freed:ident) => {
-        static $slots: Slots = Slots(UnsafeCell::new([0; TABLE_SLOTS * SLOT_STRIDE]));
+/// One table: its stubs, its slots, and the entry of its freed slots, which gets the stub's
+/// address by `$stub`. Numeric labels only, so that two versions of this crate can be linked into
+/// one program.
+macro_rules! table {
+    ($table:ident, $count:expr, $name:literal, $dwarf:literal, $stub:literal,
+     $stubs:ident, $slots:ident, $freed:ident) => {
+        static $slots: Slots<{ $count }> =
+            Slots(UnsafeCell::new([[0; SLOT_STRIDE]; $count]));
 
-        static $table: StaticTable =
-            StaticTable { reg: $dwarf, text: $stubs, slots: (&raw const $slots).cast::<Slot>() };
+        static $table: StaticTable = StaticTable {
+            reg: $dwarf,
+            len: $count,
+            text: $stubs,
+            slots: (&raw const $slots).cast::<Slot>(),
+        };
 
         #[unsafe(naked)]
         extern "C" fn $stubs() {
@@ -290,7 +311,7 @@ macro_rules! register {
                 ".balign {align}, 0xcc",
                 ".cfi_endproc",
                 align = const TABLE_ALIGN,
-                count = const TABLE_SLOTS,
+                count = const $count,
                 stride = const SLOT_STRIDE,
                 slots = sym $slots,
                 options(att_syntax)
@@ -299,14 +320,13 @@ macro_rules! register {
 
         #[unsafe(naked)]
         extern "C" fn $freed<T: Freed>() {
-            // The stub loaded its own address. It is kept over the call, for whoever handles
-            // the SIGILL.
+            // What the stub loaded is kept over the call, for whoever handles the SIGILL.
             naked_asm!(
                 ".cfi_startproc",
                 "endbr64",
                 concat!("push %", $name),
                 ".cfi_def_cfa_offset 16",
-                concat!("mov %", $name, ", %rdi"),
+                concat!("mov ", $stub, ", %rdi"),
                 "call {freed}",
                 concat!("pop %", $name),
                 ".cfi_def_cfa_offset 8",
@@ -319,20 +339,25 @@ macro_rules! register {
     };
 }
 
-register!(RDI, "rdi", 5, stubs_rdi, SLOTS_RDI, freed_rdi);
-register!(RSI, "rsi", 4, stubs_rsi, SLOTS_RSI, freed_rsi);
-register!(RDX, "rdx", 1, stubs_rdx, SLOTS_RDX, freed_rdx);
-register!(RCX, "rcx", 2, stubs_rcx, SLOTS_RCX, freed_rcx);
-register!(R8, "r8", 8, stubs_r8, SLOTS_R8, freed_r8);
-register!(R9, "r9", 9, stubs_r9, SLOTS_R9, freed_r9);
-register!(R10, "r10", 10, stubs_r10, SLOTS_R10, freed_r10);
+// A freed slot of these holds the address of its stub.
+table!(RDI, TABLE_SLOTS, "rdi", 5, "%rdi", stubs_rdi, SLOTS_RDI, freed_rdi);
+table!(RSI, TABLE_SLOTS, "rsi", 4, "%rsi", stubs_rsi, SLOTS_RSI, freed_rsi);
+table!(RDX, TABLE_SLOTS, "rdx", 1, "%rdx", stubs_rdx, SLOTS_RDX, freed_rdx);
+table!(RCX, TABLE_SLOTS, "rcx", 2, "%rcx", stubs_rcx, SLOTS_RCX, freed_rcx);
+table!(R8, TABLE_SLOTS, "r8", 8, "%r8", stubs_r8, SLOTS_R8, freed_r8);
+table!(R9, TABLE_SLOTS, "r9", 9, "%r9", stubs_r9, SLOTS_R9, freed_r9);
+table!(R10, TABLE_SLOTS, "r10", 10, "%r10", stubs_r10, SLOTS_R10, freed_r10);
 
-/// The table of integer argument register `n`, or with `n` = `INT_REGS.len()` of the static
-/// chain register. Called in constants only, so that a register that is not used is not linked.
+// Its slots always hold the address of their block, whose third word is the stub's address.
+table!(DYN, DYNAMIC_SLOTS, "r10", 10, "16(%r10)", stubs_dyn, SLOTS_DYN, freed_dyn);
+
+/// The table of integer argument register `n`, with `n` = `INT_REGS.len()` of the static chain
+/// register, or the one of dynamic closures. Called in constants only, so that a table that is
+/// not used is not linked.
 ///
 /// # Panics
 ///
-/// `n` is at most `INT_REGS.len()`.
+/// `n` is less than [`TABLES`].
 pub const fn static_table(n: usize) -> &'static StaticTable {
     match n {
         0 => &RDI,
@@ -342,16 +367,17 @@ pub const fn static_table(n: usize) -> &'static StaticTable {
         4 => &R8,
         5 => &R9,
         6 => &R10,
+        DYNAMIC => &DYN,
         _ => panic!("no such table"),
     }
 }
 
-/// The entry of freed slots in table `n`: calls [`Freed::freed`] of `T` with what the stub
-/// loaded, then raises SIGILL with that value still in the register.
+/// The entry of freed slots in table `n`: calls [`Freed::freed`] of `T` with the stub's address,
+/// then raises SIGILL with what the stub loaded still in the register.
 ///
 /// # Panics
 ///
-/// `n` is at most `INT_REGS.len()`.
+/// `n` is less than [`TABLES`].
 pub const fn freed<T: Freed>(n: usize) -> extern "C" fn() {
     match n {
         0 => freed_rdi::<T>,
@@ -361,8 +387,34 @@ pub const fn freed<T: Freed>(n: usize) -> extern "C" fn() {
         4 => freed_r8::<T>,
         5 => freed_r9::<T>,
         6 => freed_r10::<T>,
+        DYNAMIC => freed_dyn::<T>,
         _ => panic!("no such table"),
     }
+}
+
+/// The register that the stub at `code` loads, as DWARF number, and the address of its slot;
+/// `None` if there is no stub. For stubs of this crate and of the kernel service.
+///
+/// # Safety
+///
+/// 11 bytes can be read at `code`.
+#[inline]
+pub unsafe fn read_stub(code: *const u8) -> Option<(u16, usize)> {
+    // SAFETY: by the contract.
+    let bytes = unsafe { code.cast::<[u8; 11]>().read_unaligned() };
+    let [0xf3, 0x0f, 0x1e, 0xfa, rex @ (0x48 | 0x4c), 0x8b, modrm, distance @ ..] = bytes else {
+        return None;
+    };
+    if modrm & 0xc7 != 0x05 {
+        return None; // not relative to rip
+    }
+    let reg = usize::from(modrm >> 3 | (rex & 4) << 1);
+    // The encoding's order of rax .. rdi, as DWARF numbers; r8 and on are the same in both.
+    let dwarf = [0, 2, 1, 3, 7, 6, 4, 5].get(reg).copied().unwrap_or(reg as u16);
+    Some((
+        dwarf,
+        code.addr().wrapping_add(11).wrapping_add_signed(i32::from_le_bytes(distance) as isize),
+    ))
 }
 
 /// Bytes of [`eh_frame`].

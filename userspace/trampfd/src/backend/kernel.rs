@@ -217,6 +217,17 @@ pub(crate) fn take(kind: Kind) -> Result<usize, Error> {
     })
 }
 
+/// Takes a slot and binds it to `code` and `data` themselves: the address of its stub.
+pub(crate) fn take_one(reg: u16, code: usize, data: usize) -> Result<usize, Error> {
+    fork::prepare();
+    lock().bind_one(reg, code, data)
+}
+
+/// Whether `stub` lies in a table of the service.
+pub(crate) fn owns(stub: usize) -> bool {
+    lock().tables.iter().any(|table| stub.wrapping_sub(table.start) < DISTANCE)
+}
+
 /// Gives a slot back; it traps from the next CLEAR on, at once if that is asked for.
 pub(crate) fn put(stub: usize, at_once: bool) {
     let mut service = lock();
@@ -293,6 +304,32 @@ impl Service {
             .map_err(|e| not_set(e, kind.code))?;
         table.next += run.count;
         Ok(vec![run])
+    }
+
+    /// Binds one slot to `code` and `data`.
+    fn bind_one(&mut self, reg: u16, code: usize, data: usize) -> Result<usize, Error> {
+        if self.sealed {
+            return Err(Error::Sealed);
+        }
+        let of = |table: &Table| table.reg == reg;
+        let slots = self.geometry.slots;
+        let at = match self.tables.iter().position(|t| of(t) && !t.cleared.is_empty()) {
+            Some(at) => at,
+            None => match self.tables.iter().position(|t| of(t) && t.next < slots) {
+                Some(at) => at,
+                None => self.add_table(reg, code)?,
+            },
+        };
+        let geometry = self.geometry;
+        let table = &mut self.tables[at];
+        let slot = table.cleared.last().copied().unwrap_or(table.next);
+        let stub = geometry.stub(table, slot);
+        let device = self.device.as_mut().ok_or(Error::Sealed)?;
+        asked_again(|| device.set_run(stub, 1, code, data, 0)).map_err(|e| not_set(e, code))?;
+        if table.cleared.pop().is_none() {
+            table.next += 1;
+        }
+        Ok(stub)
     }
 
     fn bind_cleared(&mut self, at: usize, kind: Kind, count: u32) -> Result<Vec<Run>, Error> {

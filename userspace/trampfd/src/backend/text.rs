@@ -96,7 +96,7 @@ impl Tables {
         let growing = &mut self.0[n];
         let until = match growing.own {
             0 => SMALL_SLOTS,
-            SMALL_SLOTS if growing.copies >= SMALL_COPIES && growing.is_full() => arch::TABLE_SLOTS,
+            SMALL_SLOTS if growing.copies >= SMALL_COPIES && growing.is_full() => table.len,
             own => own,
         };
         if until > growing.own {
@@ -104,9 +104,7 @@ impl Tables {
         }
         match growing.copy(table, growth) {
             // Where nothing can be copied, what is left of the table itself is still there.
-            Err(_) if growing.own < arch::TABLE_SLOTS => {
-                Ok(growing.own_until(arch::TABLE_SLOTS, table))
-            }
+            Err(_) if growing.own < table.len => Ok(growing.own_until(table.len, table)),
             grown => grown,
         }
     }
@@ -143,7 +141,7 @@ impl Growing {
         if let Some(area) = self.area.filter(|area| area.next < area.end) {
             return Ok(area);
         }
-        let slots = if self.copies < SMALL_COPIES { SMALL_SLOTS } else { arch::TABLE_SLOTS };
+        let slots = if self.copies < SMALL_COPIES { SMALL_SLOTS } else { table.len };
         // Areas grow as the number of closures does.
         let area = new_area(table, slots, self.copies.clamp(2, MAX_COPIES))?;
         self.copies += (area.end - area.next) / bytes(slots);
