@@ -67,7 +67,8 @@ pub struct Move {
 /// # Invariants
 ///
 /// `enter` and `finish` are code of [`crate::arch`] for this signature. `offsets` points to
-/// `count` numbers, `moves` to `moved` moves. `frame` is what [`arch::frame`] gives for them. The
+/// a number for each argument and, if those are odd, one more; `listed` is 16 for each two of
+/// them. `moves` points to `moved` moves. `frame` is what [`arch::frame`] gives for them. The
 /// plan is never changed, and never freed.
 #[repr(C)]
 #[derive(Debug)]
@@ -78,14 +79,14 @@ pub struct Plan {
     pub finish: usize,
     /// Bytes of stack that the entry takes.
     pub frame: u32,
-    /// Number of arguments.
-    pub count: u32,
+    /// Bytes of the list of pointers to the arguments, which is filled by two at a time.
+    pub listed: u32,
     /// Number of moves.
     pub moved: u32,
     /// Not 0: the caller passed the address of the result as a hidden first argument.
     pub hidden: u32,
     /// For each argument, bytes from the frame.
-    pub offsets: *const i32,
+    pub offsets: *const i64,
     /// Copied before the handler is called.
     pub moves: *const Move,
 }

@@ -13,6 +13,7 @@
 //! one. With the kernel service the stub's cell (16 bytes in the table's own memory) is what the
 //! stub loads the address of, and the block comes from malloc.
 
+use core::mem::offset_of;
 use core::ptr::{NonNull, null, null_mut};
 
 use trampfd_text::arch;
@@ -49,9 +50,9 @@ pub struct Block {
 /// Bytes of a block from a slab.
 pub(crate) const SIZE: usize = size_of::<Block>();
 
-const _: () = assert!(core::mem::offset_of!(Block, callee) == CALLEE_AT && SIZE == 64);
+const _: () = assert!(offset_of!(Block, callee) == CALLEE_AT && SIZE == 64);
 // `arch::freed` finds the stub there.
-const _: () = assert!(core::mem::offset_of!(Block, stub) == 16);
+const _: () = assert!(offset_of!(Block, stub) == 16);
 
 /// The stub is one of the kernel service.
 const KERNEL: usize = 1;
@@ -306,6 +307,19 @@ pub(crate) unsafe fn bind_foreign(block: NonNull<Block>, entry: usize) -> Result
         }
     }
     Ok(())
+}
+
+/// Whether this is a block: the pointer to its callee says so, which leads into itself.
+///
+/// # Safety
+///
+/// At `block`, which is a multiple of 8, 32 bytes can be read.
+#[inline(always)]
+pub(crate) unsafe fn is_block(block: NonNull<Block>) -> bool {
+    // By words, as it may be something else.
+    let callee = block.cast::<usize>().as_ptr().wrapping_add(offset_of!(Cell, callee) / 8);
+    // SAFETY: by the contract.
+    unsafe { callee.read() == block.addr().get() + CALLEE_AT }
 }
 
 /// The block whose stub `code` is; null if there is no stub of a dynamic closure's kind at `code`.

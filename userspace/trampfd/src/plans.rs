@@ -147,24 +147,25 @@ pub(crate) fn foreign(target: usize) -> &'static Foreign {
 /// Makes the plan of a signature; `None` if it is too large.
 fn make(returned: Returned, args: &[Class]) -> Option<Plan> {
     let mut placer = Placer::new(returned);
-    let mut offsets = Vec::with_capacity(args.len());
+    let mut offsets = Vec::with_capacity(args.len() + 1);
     let mut moves = Vec::new();
     for &class in args {
-        offsets.push(match placer.place(class)? {
+        offsets.push(i64::from(match placer.place(class)? {
             Found::At(at) => at,
             Found::Apart { from } => {
                 let (at, halves) = arch::together(moves.len() / 2, from);
                 moves.extend(halves);
                 at
             }
-        });
+        }));
     }
+    offsets.resize(args.len().next_multiple_of(2), 0);
     let (enter, finish) = arch::entries(&placer, returned, args);
     Some(Plan {
         enter,
         finish,
         frame: arch::frame(args.len(), moves.len() / 2)?,
-        count: u32::try_from(args.len()).ok()?,
+        listed: u32::try_from(8 * offsets.len()).ok()?,
         moved: u32::try_from(moves.len()).ok()?,
         hidden: u32::from(returned == Returned::Memory),
         offsets: offsets.leak().as_ptr(),

@@ -271,6 +271,29 @@ pub unsafe fn block_of(code: *const ()) -> Option<NonNull<Block>> {
     NonNull::new(unsafe { block::of_stub(code.expose_provenance()) })
 }
 
+/// The block at `address`; `None` if there is none, whatever else is there.
+///
+/// # Safety
+///
+/// `address` is null, or a multiple of 8 at which 32 bytes can be read. It is not the former place
+/// of a block that was given back.
+#[inline]
+pub unsafe fn block_at(address: *mut ()) -> Option<NonNull<Block>> {
+    // SAFETY: by the contract.
+    NonNull::new(address.cast()).filter(|&block| unsafe { block::is_block(block) })
+}
+
+/// Whether `code` points into the stub of a block, to its start or not.
+///
+/// # Safety
+///
+/// If `code` points into text, that can be read.
+pub unsafe fn in_block(code: *const ()) -> bool {
+    let start = code.expose_provenance() & !(arch::SLOT_STRIDE - 1);
+    // SAFETY: by the contract; what lies in one page with it can be read as well.
+    unsafe { !block::of_stub(start).is_null() }
+}
+
 /// Gives a block back, and its stub.
 ///
 /// # Safety

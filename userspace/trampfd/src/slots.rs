@@ -160,8 +160,9 @@ impl Shared {
         count: usize,
     ) -> Result<(*mut Slot, *mut Slot), Error> {
         if self.fresh == self.fresh_end {
-            (self.fresh, self.fresh_end) = tables.grow(n, table, growth)?;
-            self.blocks = null_mut();
+            let grown = tables.grow(n, table, growth)?;
+            (self.fresh, self.fresh_end) = (grown.slots.start, grown.slots.end);
+            self.blocks = grown.blocks;
         }
         let first = self.fresh;
         let end = first.wrapping_add(count).min(self.fresh_end);

@@ -50,6 +50,15 @@ pub(crate) fn map_anonymous(len: usize) -> io::Result<usize> {
     check(p as libc::c_long)
 }
 
+/// Has the kernel make the pages of `[addr, addr + len)`, which is writable memory, at once (Linux
+/// 5.14). Where it cannot, each comes with its first use.
+pub(crate) fn populate(addr: usize, len: usize) {
+    // SAFETY: what the pages hold does not change.
+    unsafe {
+        libc::madvise(core::ptr::with_exposed_provenance_mut(addr), len, libc::MADV_POPULATE_WRITE)
+    };
+}
+
 /// Maps `len` bytes of `fd` privately over `[addr, addr + len)`.
 ///
 /// # Safety

@@ -13,11 +13,17 @@
 //! being the same physical pages each time, and up to some ten thousand closures that is faster.
 //! Later copies are of the whole table, so that a million closures need few mappings.
 //!
+//! Areas of the table of dynamic closures have room for their blocks behind the slots; there, what
+//! lies between copies and slots is writable too, so that an area is one mapping for each copy
+//! and one for all the rest.
+//!
 //! Each copy is a private mapping of the program's own file, made in one of two ways: by
 //! mremap(2) of the table that runs, which keeps the original in place (Linux 5.13; not where
 //! the text is mseal'ed); or by mapping the same offset of the program's file, found by
 //! dl_iterate_phdr or AT_EXECFN, and comparing every byte before use. Neither needs /proc.
 
+use core::ops::Range;
+use core::ptr::null_mut;
 use std::ffi::CStr;
 use std::io;
 
@@ -25,6 +31,7 @@ use trampfd_text::arch;
 use trampfd_text::entry::Freed;
 use trampfd_text::table::{Slot, StaticTable};
 
+use crate::block::{self, Block};
 use crate::error::Error;
 use crate::{objects, sys, unwind};
 
@@ -62,6 +69,16 @@ struct Area {
     end: usize,
     /// Slots of each copy.
     slots: usize,
+    /// The blocks of the next copy, in an area that has room for them.
+    blocks: Option<usize>,
+}
+
+/// What was added to a table.
+pub(crate) struct Grown {
+    /// New slots.
+    pub(crate) slots: Range<*mut Slot>,
+    /// Room for their blocks; null where there is none.
+    pub(crate) blocks: *mut Block,
 }
 
 /// What was made of one static table.
@@ -82,7 +99,7 @@ impl Tables {
         Tables([Growing { own: 0, copies: 0, area: None }; arch::TABLES])
     }
 
-    /// More slots of table number `n`, which is `table`: first and end.
+    /// More slots of table number `n`, which is `table`.
     ///
     /// # Errors
     ///
@@ -92,7 +109,7 @@ impl Tables {
         n: usize,
         table: &'static StaticTable,
         growth: Growth,
-    ) -> Result<(*mut Slot, *mut Slot), Error> {
+    ) -> Result<Grown, Error> {
         let growing = &mut self.0[n];
         let until = match growing.own {
             0 => SMALL_SLOTS,
@@ -102,7 +119,7 @@ impl Tables {
         if until > growing.own {
             return Ok(growing.own_until(until, table));
         }
-        match growing.copy(table, growth) {
+        match growing.copy(table, growth, n == arch::DYNAMIC) {
             // Where nothing can be copied, what is left of the table itself is still there.
             Err(_) if growing.own < table.len => Ok(growing.own_until(table.len, table)),
             grown => grown,
@@ -116,10 +133,10 @@ impl Growing {
     }
 
     /// Gives out the table's own slots up to `until`.
-    fn own_until(&mut self, until: usize, table: &'static StaticTable) -> (*mut Slot, *mut Slot) {
+    fn own_until(&mut self, until: usize, table: &'static StaticTable) -> Grown {
         let (first, slots) = (self.own, table.slots());
         self.own = until;
-        (slots.wrapping_add(first), slots.wrapping_add(until))
+        Grown { slots: slots.wrapping_add(first)..slots.wrapping_add(until), blocks: null_mut() }
     }
 
     /// Slots of another copy of the table.
@@ -127,23 +144,38 @@ impl Growing {
         &mut self,
         table: &'static StaticTable,
         growth: Growth,
-    ) -> Result<(*mut Slot, *mut Slot), Error> {
-        let area = self.area(table).map_err(|error| no_memory(growth, error))?;
-        copy_to(area.next, bytes(area.slots), table, growth)?;
-        self.area = Some(Area { next: area.next + bytes(area.slots), ..area });
+        with_blocks: bool,
+    ) -> Result<Grown, Error> {
+        let area = self.area(table, with_blocks).map_err(|error| no_memory(growth, error))?;
+        let stubs = bytes(area.slots);
+        copy_to(area.next, stubs, table, growth)?;
+        let blocks = area.blocks.map(|blocks| (blocks, block::SIZE * area.slots));
+        self.area = Some(Area {
+            next: area.next + stubs,
+            blocks: blocks.map(|(start, len)| start + len),
+            ..area
+        });
         let slots = area.next.wrapping_add_signed(table.distance());
+        if area.slots > SMALL_SLOTS {
+            // All of it will be used, and one call is cheaper than a fault for each page.
+            sys::populate(slots, stubs);
+            blocks.into_iter().for_each(|(start, len)| sys::populate(start, len));
+        }
         let slots = core::ptr::with_exposed_provenance_mut::<Slot>(slots);
-        Ok((slots, slots.wrapping_add(area.slots)))
+        Ok(Grown {
+            slots: slots..slots.wrapping_add(area.slots),
+            blocks: core::ptr::with_exposed_provenance_mut(blocks.map_or(0, |(start, _)| start)),
+        })
     }
 
     /// An area with room for a copy.
-    fn area(&mut self, table: &StaticTable) -> io::Result<Area> {
+    fn area(&mut self, table: &StaticTable, with_blocks: bool) -> io::Result<Area> {
         if let Some(area) = self.area.filter(|area| area.next < area.end) {
             return Ok(area);
         }
         let slots = if self.copies < SMALL_COPIES { SMALL_SLOTS } else { table.len };
         // Areas grow as the number of closures does.
-        let area = new_area(table, slots, self.copies.clamp(2, MAX_COPIES))?;
+        let area = new_area(table, slots, self.copies.clamp(2, MAX_COPIES), with_blocks)?;
         self.copies += (area.end - area.next) / bytes(slots);
         self.area = Some(area);
         Ok(area)
@@ -159,24 +191,39 @@ fn no_memory(growth: Growth, error: io::Error) -> Error {
 }
 
 /// Reserves an area for about `wanted` copies of `slots` slots; its slots are readable and
-/// writable.
-fn new_area(table: &StaticTable, slots: usize, wanted: usize) -> io::Result<Area> {
+/// writable, and so are the blocks.
+fn new_area(
+    table: &StaticTable,
+    slots: usize,
+    wanted: usize,
+    with_blocks: bool,
+) -> io::Result<Area> {
     let distance = table.distance();
     let gap = distance.unsigned_abs();
     // The copies must not reach the slots.
-    let stubs = bytes(slots) * wanted.min(gap / bytes(slots)).max(1);
-    let len = gap + stubs;
+    let copies = wanted.min(gap / bytes(slots)).max(1);
+    let stubs = bytes(slots) * copies;
+    let blocks = if with_blocks { block::SIZE * slots * copies } else { 0 };
+    let len = gap + stubs + blocks;
     let base = sys::reserve(len, table.code())?;
-    let code = if distance > 0 { base } else { base + gap };
+    // The blocks lie at that end where the slots are.
+    let (code, blocks_at) =
+        if distance > 0 { (base, base + gap + stubs) } else { (base + blocks + gap, base) };
+    let writable = match (with_blocks, distance > 0) {
+        (false, _) => (code.wrapping_add_signed(distance), stubs),
+        (true, true) => (base + stubs, len - stubs),
+        (true, false) => (base, len - stubs),
+    };
     // SAFETY: inside the reservation that was just made.
     unsafe {
-        if let Err(error) = sys::make_writable(code.wrapping_add_signed(distance), stubs) {
+        if let Err(error) = sys::make_writable(writable.0, writable.1) {
             sys::unmap(base, len);
             return Err(error);
         }
     }
     unwind::register(code, stubs);
-    Ok(Area { next: code, end: code + stubs, slots })
+    let blocks = with_blocks.then_some(blocks_at);
+    Ok(Area { next: code, end: code + stubs, slots, blocks })
 }
 
 /// Maps the first `len` bytes of the text of `table` at `to`, in the ways that `growth` allows.
