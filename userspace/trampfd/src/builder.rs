@@ -6,6 +6,7 @@ use crate::backend::kernel;
 use crate::backend::text::Growth;
 use crate::call::{Function, FunctionMut, Handler};
 use crate::closure::{self, Closure, Local, LocalMut};
+use crate::dynamic::{DynCall, DynClosure, Signature};
 use crate::error::{Backend, Error};
 use crate::fork;
 use crate::pointer::FnPointer;
@@ -146,6 +147,25 @@ impl Builder {
         F: FunctionMut<S> + 'a,
     {
         closure::make(self, f.value()).map(LocalMut::of)
+    }
+
+    /// Like [`DynClosure::new`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`DynClosure::new`]; [`Error::Unavailable`] if the required backend is not to be
+    /// had.
+    pub fn dynamic<F, D>(
+        &self,
+        signature: &Signature,
+        handler: F,
+        data: D,
+    ) -> Result<DynClosure, Error>
+    where
+        F: Fn(&mut DynCall<'_>, &D) + Send + Sync + 'static,
+        D: Send + Sync + 'static,
+    {
+        DynClosure::build(self, signature, handler, data)
     }
 
     /// Prepares `count` closures of handler `f` with data of type `D`, so that making them later

@@ -136,13 +136,13 @@ impl std::error::Error for Mismatch {}
 ///
 /// `args` points to as many pointers as the signature has arguments, each to a value of its type;
 /// `result` to room for the result.
-pub struct Call<'a> {
+pub struct DynCall<'a> {
     shape: &'a Shape,
     args: *const *mut u8,
     result: *mut u8,
 }
 
-impl Call<'_> {
+impl DynCall<'_> {
     /// Number of arguments.
     pub fn len(&self) -> usize {
         self.shape.args.len()
@@ -203,9 +203,9 @@ impl Call<'_> {
     }
 }
 
-impl fmt::Debug for Call<'_> {
+impl fmt::Debug for DynCall<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call")
+        f.debug_struct("DynCall")
             .field("args", &self.shape.args)
             .field("result", &self.shape.result)
             .finish_non_exhaustive()
@@ -265,7 +265,7 @@ impl DynClosure {
     /// [`Error::Quota`], [`Error::Unavailable`], [`Error::Service`].
     pub fn new<F, D>(signature: &Signature, handler: F, data: D) -> Result<DynClosure, Error>
     where
-        F: Fn(&mut Call<'_>, &D) + Send + Sync + 'static,
+        F: Fn(&mut DynCall<'_>, &D) + Send + Sync + 'static,
         D: Send + Sync + 'static,
     {
         DynClosure::build(&Builder::new(), signature, handler, data)
@@ -278,7 +278,7 @@ impl DynClosure {
         data: D,
     ) -> Result<DynClosure, Error>
     where
-        F: Fn(&mut Call<'_>, &D) + Send + Sync + 'static,
+        F: Fn(&mut DynCall<'_>, &D) + Send + Sync + 'static,
         D: Send + Sync + 'static,
     {
         let block = block::alloc(builder, block::SIZE)?;
@@ -346,7 +346,7 @@ unsafe extern "C-unwind" fn handle<F, D>(
     args: *const *mut u8,
     held: *mut (),
 ) where
-    F: Fn(&mut Call<'_>, &D),
+    F: Fn(&mut DynCall<'_>, &D),
 {
     /// A panic that would leave it ends the process.
     extern "C" fn never_unwinds(f: impl FnOnce()) {
@@ -356,7 +356,7 @@ unsafe extern "C-unwind" fn handle<F, D>(
     let (shape, held) = unsafe { (&*shape.cast::<Shape>(), &*held.cast::<Held<F, D>>()) };
     // SAFETY: room for the result.
     unsafe { result.write_bytes(0, shape.result.size()) };
-    never_unwinds(|| (held.handler)(&mut Call { shape, args, result }, &held.data));
+    never_unwinds(|| (held.handler)(&mut DynCall { shape, args, result }, &held.data));
 }
 
 /// # Safety

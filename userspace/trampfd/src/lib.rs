@@ -31,7 +31,10 @@
 //!
 //! [`support`] says which can be had and why not; [`Builder`] asks for one.
 //!
-//! What a closure can be: `unsafe extern "C" fn` of 0 to 12 arguments that are integers, `bool`,
+//! [`DynClosure`] is the same for a signature known only at run time, with structures and all
+//! other C types by value; [`raw`] has what interfaces of other languages are built of.
+//!
+//! What a [`Closure`] can be: `unsafe extern "C" fn` of 0 to 12 arguments that are integers, `bool`,
 //! `f32`, `f64`, thin pointers or `Option` of function pointers, with such a result or none.
 
 #![warn(missing_debug_implementations)]
@@ -59,7 +62,7 @@ pub use backend::text::Growth;
 pub use builder::{Builder, Sealed};
 pub use call::{ByFn, ByPointer, Call, Function, FunctionMut, Handler};
 pub use closure::{Closure, Local, LocalMut};
-pub use dynamic::{CValue, Call as DynCall, DynClosure, Mismatch, Signature};
+pub use dynamic::{CValue, DynCall, DynClosure, Mismatch, Signature};
 pub use error::{Backend, Error, Unavailable};
 pub use pointer::{Arg, Args, FnPointer, Ret};
 pub use service::{Service, Support, support};
