@@ -27,6 +27,7 @@ const ARROWS: &[Crate] = &[
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
         others: true,
     },
+    Crate { name: "trampfd-suites", may_use: &["vm-fetch"], others: true },
     Crate { name: "vm-fetch", may_use: &[], others: true },
     Crate { name: "vm-runner", may_use: &["vm-fetch"], others: true },
     Crate { name: "vm-init", may_use: &[], others: true },
