@@ -10,6 +10,8 @@
 //! | `no-proc` | /proc |
 //! | `noexec-dev` | executing what lies in /dev |
 //! | `chroot` | everything outside a folder: no /proc, no /dev |
+//! | `landlock` | all files but programs, libraries, devices and /proc, and writing to any (Linux 5.13) |
+//! | `nowx` | `sec`, `memfd-noexec` and `noexec-tmp` together |
 //! | `strict` | `sec`, memfds, and executable memory that is no private mapping of a file |
 
 use std::ffi::{CStr, CString};
@@ -25,7 +27,7 @@ use std::ptr::null;
 use crate::{arch, seccomp};
 
 /// All of them; `probe.rs` has a column for each.
-pub const POLICIES: [&str; 9] = [
+pub const POLICIES: [&str; 11] = [
     "none",
     "mdwe",
     "sec",
@@ -34,6 +36,8 @@ pub const POLICIES: [&str; 9] = [
     "no-proc",
     "noexec-dev",
     "chroot",
+    "landlock",
+    "nowx",
     "strict",
 ];
 
@@ -74,6 +78,13 @@ pub fn enter(policy: &str, root: &Path) -> Result<(), Lacks> {
                 .map_err(lacks("PR_SET_MDWE (Linux 6.3)"))
         }
         "sec" => seccomp::install(false).map_err(lacks("seccomp")),
+        "nowx" => {
+            // The filter last: what it denies is no business of mounts.
+            enter("memfd-noexec", root)?;
+            enter("noexec-tmp", root)?;
+            enter("sec", root)
+        }
+        "landlock" => landlock(root).map_err(lacks("landlock (Linux 5.13)")),
         "strict" => seccomp::install(true).map_err(lacks("seccomp")),
         "memfd-noexec" => {
             own_namespace(libc::CLONE_NEWNS | libc::CLONE_NEWPID)?;
@@ -133,6 +144,49 @@ fn put_back((folder, fd): &(PathBuf, OwnedFd)) -> Result<(), Lacks> {
     mount(&text(&from), &text(folder), c"", libc::MS_BIND)
 }
 
+/// From now on only what programs are started from can be opened, and nothing for writing.
+fn landlock(root: &Path) -> io::Result<()> {
+    /// The same on every architecture.
+    const SYS_LANDLOCK_CREATE_RULESET: libc::c_long = 444;
+    const SYS_LANDLOCK_ADD_RULE: libc::c_long = 445;
+    const SYS_LANDLOCK_RESTRICT_SELF: libc::c_long = 446;
+    const PATH_BENEATH: libc::c_long = 1;
+    const EXECUTE: u64 = 1 << 0;
+    const READ_FILE: u64 = 1 << 2;
+    const READ_DIR: u64 = 1 << 3;
+    /// Rights over files that the first version knows: all are taken away, but for the rules.
+    static ALL: u64 = (1 << 13) - 1;
+    const SYSTEM: [&str; 9] =
+        ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/dev", "/proc"];
+
+    /// struct landlock_path_beneath_attr.
+    #[repr(C, packed)]
+    struct Beneath {
+        allowed: u64,
+        folder: i32,
+    }
+
+    let ours = std::env::current_exe()?;
+    let ours = ours.parent().into_iter().chain([root]);
+    // SAFETY: reads the number.
+    let rules = unsafe { libc::syscall(SYS_LANDLOCK_CREATE_RULESET, &raw const ALL, 8, 0) };
+    check(rules as libc::c_int)?;
+    for folder in SYSTEM.iter().map(Path::new).chain(ours).filter(|folder| folder.is_dir()) {
+        let opened = fs::File::open(folder)?;
+        let rule = Beneath { allowed: EXECUTE | READ_FILE | READ_DIR, folder: opened.as_raw_fd() };
+        // SAFETY: reads the struct.
+        check(unsafe {
+            libc::syscall(SYS_LANDLOCK_ADD_RULE, rules, PATH_BENEATH, &raw const rule, 0)
+        } as libc::c_int)?;
+    }
+    // SAFETY: takes rights away; the fd was made above.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        check(libc::syscall(SYS_LANDLOCK_RESTRICT_SELF, rules, 0) as libc::c_int)?;
+        check(libc::close(rules as libc::c_int))
+    }
+}
+
 fn own_namespace(which: libc::c_int) -> Result<(), Lacks> {
     // SAFETY: gives this process, which has one thread, namespaces of its own.
     check(unsafe { libc::unshare(which) }).map_err(lacks("namespaces"))?;
@@ -169,7 +223,9 @@ fn go_on_as_child() -> Result<(), Lacks> {
 
 /// Under `policy`, starts `program` as `start` says: `direct`, `loader` (by the C library's
 /// loader), `set-uid` (by another user), from a memfd that exec closes: `memfd`, `memfd-sealed`,
-/// or from one that stays open: `memfd-open`. Returns the status to exit with if that failed.
+/// from one that stays open: `memfd-open`; `inside`: in `root`, which becomes its root. What the
+/// environment calls `VIA_NAME` is `NAME` for the program, but not for this launcher. Returns the
+/// status to exit with if that failed.
 pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[String]) -> i32 {
     // So that the program can look at its own mappings wherever it is.
     // SAFETY: a C string.
@@ -208,8 +264,22 @@ pub fn launch(policy: &str, root: &Path, start: &str, program: &str, words: &[St
                 return LACKS;
             }
         },
+        "inside" => {
+            let entered =
+                std::os::unix::fs::chroot(root).and_then(|()| std::env::set_current_dir("/"));
+            if let Err(e) = entered {
+                eprintln!("chroot: {e}");
+                return LACKS;
+            }
+            Command::new(program)
+        }
         _ => Command::new(program),
     };
+    for (name, value) in std::env::vars_os() {
+        if let Some(name) = name.to_str().and_then(|name| name.strip_prefix("VIA_")) {
+            command.env(name, value);
+        }
+    }
     command.args(words).env("TRAMPFD_PROC", proc_fd.to_string());
     let e = command.exec();
     eprintln!("{program}: {e}");

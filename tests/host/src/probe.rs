@@ -13,19 +13,21 @@ use crate::policy::{POLICIES, check};
 type Attempt = (&'static str, fn() -> io::Result<()>, [c_int; POLICIES.len()]);
 
 #[rustfmt::skip]
-const ATTEMPTS: [Attempt; 11] = [
-    //                                               none mdwe    sec    memfd   tmp    proc    dev    chroot  strict
-    ("map memory writable and executable", map_wx,     [0, EACCES, EPERM, 0,      0,     0,      0,     0,      EPERM]),
-    ("make written memory executable", protect,        [0, EACCES, EPERM, 0,      0,     0,      0,     0,      EPERM]),
-    ("the same by pkey_mprotect", pkey_protect,        [0, EACCES, EPERM, 0,      0,     0,      0,     0,      EPERM]),
-    ("attach shared memory executable", attach,        [0, EACCES, EPERM, 0,      0,     0,      0,     0,      EPERM]),
-    ("map anonymous memory executable", map_x,         [0, 0,      0,     0,      0,     0,      0,     0,      EPERM]),
-    ("map a memfd executable", memfd,                  [0, 0,      0,     0,      0,     0,      0,     0,      EPERM]),
-    ("make an executable memfd", executable_memfd,     [0, 0,      0,     EACCES, 0,     0,      0,     0,      EPERM]),
-    ("map a file in /tmp executable", file_in_tmp,     [0, 0,      0,     0,      EPERM, 0,      0,     ENOENT, 0]),
-    ("map a file in /dev/shm executable", file_in_shm, [0, 0,      0,     0,      EPERM, 0,      EPERM, ENOENT, 0]),
-    ("open /proc/self/maps", open_maps,                [0, 0,      0,     0,      0,     ENOENT, 0,     ENOENT, 0]),
-    ("map /dev/zero executable", map_zero,             [0, 0,      0,     0,      0,     0,      EPERM, ENOENT, 0]),
+const ATTEMPTS: [Attempt; 13] = [
+    //                                               none mdwe    sec    memfd   tmp    proc    dev    chroot  landlk  nowx    strict
+    ("map memory writable and executable", map_wx,     [0, EACCES, EPERM, 0,      0,     0,      0,     0,      0,      EPERM,  EPERM]),
+    ("make written memory executable", protect,        [0, EACCES, EPERM, 0,      0,     0,      0,     0,      0,      EPERM,  EPERM]),
+    ("the same by pkey_mprotect", pkey_protect,        [0, EACCES, EPERM, 0,      0,     0,      0,     0,      0,      EPERM,  EPERM]),
+    ("attach shared memory executable", attach,        [0, EACCES, EPERM, 0,      0,     0,      0,     0,      0,      EPERM,  EPERM]),
+    ("map anonymous memory executable", map_x,         [0, 0,      0,     0,      0,     0,      0,     0,      0,      0,      EPERM]),
+    ("map a memfd executable", memfd,                  [0, 0,      0,     0,      0,     0,      0,     0,      0,      0,      EPERM]),
+    ("make an executable memfd", executable_memfd,     [0, 0,      0,     EACCES, 0,     0,      0,     0,      0,      EACCES, EPERM]),
+    ("map a file in /tmp executable", file_in_tmp,     [0, 0,      0,     0,      EPERM, 0,      0,     ENOENT, EACCES, EPERM,  0]),
+    ("map a file in /dev/shm executable", file_in_shm, [0, 0,      0,     0,      EPERM, 0,      EPERM, ENOENT, EACCES, EPERM,  0]),
+    ("open /proc/self/maps", open_maps,                [0, 0,      0,     0,      0,     ENOENT, 0,     ENOENT, 0,      0,      0]),
+    ("map /dev/zero executable", map_zero,             [0, 0,      0,     0,      0,     0,      EPERM, ENOENT, 0,      0,      0]),
+    ("list /tmp", list_tmp,                            [0, 0,      0,     0,      0,     0,      0,     ENOENT, EACCES, 0,      0]),
+    ("write to /dev/null", write_null,                 [0, 0,      0,     0,      0,     0,      0,     ENOENT, EACCES, 0,      0]),
 ];
 
 const PAGE: usize = 4096;
@@ -122,6 +124,15 @@ fn open_maps() -> io::Result<()> {
 
 fn map_zero() -> io::Result<()> {
     map(R_X, libc::MAP_PRIVATE, open(c"/dev/zero")?).map(drop)
+}
+
+fn list_tmp() -> io::Result<()> {
+    open(c"/tmp").map(drop)
+}
+
+fn write_null() -> io::Result<()> {
+    // SAFETY: a C string.
+    check(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY) })
 }
 
 /// Tries everything, in a process that is under `policy`; what was answered otherwise than
