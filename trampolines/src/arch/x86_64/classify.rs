@@ -59,7 +59,9 @@ impl Class {
     /// The class of a structure or union of `size` bytes made of `leaves`, which are not looked
     /// at if it has more than [`MAX_IN_REGISTERS`] bytes. `None` if it is too large for any call.
     pub fn compound(size: usize, align: usize, leaves: &[Leaf]) -> Option<Class> {
-        if let Some(halves) = halves(size, leaves) {
+        // What is returned in st(0) is no argument in registers.
+        let halves = halves(size, leaves).filter(|halves| halves[0] != Half::X87);
+        if let Some(halves) = halves {
             let wide = align > 8;
             return Some(Class(match halves {
                 [Half::Float, Half::None] => Class::FLOAT,
@@ -92,34 +94,49 @@ impl Class {
     }
 }
 
-/// What one eightbyte of a value is passed in.
+/// The class of one eightbyte of a value.
 #[derive(Clone, Copy, PartialEq)]
 enum Half {
     None,
     Int,
     Float,
+    X87,
+    X87Up,
 }
 
-/// The eightbytes of a value; `None` if it is passed in memory.
+impl Half {
+    /// Both in one eightbyte, as in a union; `None` if that is passed in memory.
+    fn merge(self, other: Half) -> Option<Half> {
+        match (self, other) {
+            (a, b) if a == b => Some(a),
+            (Half::None, a) | (a, Half::None) => Some(a),
+            (Half::Int, _) | (_, Half::Int) => Some(Half::Int),
+            _ => None,
+        }
+    }
+}
+
+/// The eightbytes of a value; `None` if it is passed in memory, as argument and as result.
 fn halves(size: usize, leaves: &[Leaf]) -> Option<[Half; 2]> {
     if size > MAX_IN_REGISTERS {
         return None;
     }
     let mut halves = [Half::None; 2];
     for leaf in leaves {
-        match leaf.scalar {
-            Scalar::LongDouble => return None,
-            Scalar::Wide => halves = [Half::Int; 2],
-            Scalar::Int(..) => halves[leaf.offset / 8] = Half::Int,
-            Scalar::F32 | Scalar::F64 => {
-                let half = &mut halves[leaf.offset / 8];
-                if *half == Half::None {
-                    *half = Half::Float;
-                }
+        let both = match leaf.scalar {
+            Scalar::LongDouble => [Half::X87, Half::X87Up],
+            Scalar::Wide => [Half::Int; 2],
+            scalar => {
+                let float = matches!(scalar, Scalar::F32 | Scalar::F64);
+                let mut both = [Half::None; 2];
+                both[leaf.offset / 8] = if float { Half::Float } else { Half::Int };
+                both
             }
-        }
+        };
+        halves = [halves[0].merge(both[0])?, halves[1].merge(both[1])?];
     }
-    Some(halves)
+    let alone = halves[1] == Half::X87Up && halves[0] != Half::X87;
+    (!alone).then_some(halves)
 }
 
 /// How a result is returned; the number is a part of what tells plans apart.
@@ -191,16 +208,14 @@ impl Returned {
 
     /// How a structure or union is returned.
     pub fn compound(size: usize, leaves: &[Leaf]) -> Returned {
-        let alone = |leaf: &Leaf| *leaf == Leaf { offset: 0, scalar: Scalar::LongDouble };
         match halves(size, leaves) {
             Some([Half::Float, Half::None]) => Returned::Float,
             Some([Half::Int, Half::None]) => Returned::Int,
             Some([Half::Float, Half::Float]) => Returned::FloatFloat,
             Some([Half::Int, Half::Float]) => Returned::IntFloat,
             Some([Half::Float, _]) => Returned::FloatInt,
+            Some([Half::X87, _]) => Returned::X87,
             Some(_) => Returned::IntInt,
-            // X87 and X87UP alone go into st(0), as a long double does.
-            None if size == LONG_DOUBLE && leaves.iter().all(alone) => Returned::X87,
             None => Returned::Memory,
         }
     }
