@@ -1,0 +1,285 @@
+//! From a prepared `ffi_cif` to a plan.
+//!
+//! Scalars are found in a table. Of a structure that is small enough for registers the members
+//! are walked exactly as libffi does, so that both agree also on types that no C compiler would
+//! lay out so (those of packed structures and unions, as Python's ctypes describes them).
+//!
+//! | type | outcome |
+//! |---|---|
+//! | every type of libffi 3.6.0 | a plan |
+//! | a number not known here (vectors, since 3.8.0), an alignment above 16, `void` as an argument | no plan: libffi's own entry |
+//! | a structure of no bytes or no members, one that contains itself | `FFI_BAD_TYPEDEF` |
+
+use trampfd::raw::{Class, Leaf, MAX_IN_REGISTERS, Plan, Planner, Returned, Scalar};
+
+use crate::ffi::{self, Cif, Status, Type};
+
+/// Structures within structures, at most.
+const MAX_DEPTH: u32 = 64;
+/// Members of one structure and all within it, at most: more than fit into registers, unless
+/// they lie about their sizes.
+const MAX_MEMBERS: u32 = 1024;
+
+/// The scalars, by their number.
+const SCALARS: [Option<Scalar>; ffi::SINT128 as usize + 1] = {
+    let mut scalars = [None; ffi::SINT128 as usize + 1];
+    scalars[ffi::FLOAT as usize] = Some(Scalar::F32);
+    scalars[ffi::DOUBLE as usize] = Some(Scalar::F64);
+    scalars[ffi::LONG_DOUBLE as usize] = Some(Scalar::LongDouble);
+    scalars[ffi::UINT8 as usize] = Some(Scalar::Int(1, false));
+    scalars[ffi::SINT8 as usize] = Some(Scalar::Int(1, true));
+    scalars[ffi::UINT16 as usize] = Some(Scalar::Int(2, false));
+    scalars[ffi::SINT16 as usize] = Some(Scalar::Int(2, true));
+    scalars[ffi::UINT32 as usize] = Some(Scalar::Int(4, false));
+    scalars[ffi::SINT32 as usize] = Some(Scalar::Int(4, true));
+    scalars[ffi::UINT64 as usize] = Some(Scalar::Int(8, false));
+    scalars[ffi::SINT64 as usize] = Some(Scalar::Int(8, true));
+    scalars[ffi::POINTER as usize] = Some(Scalar::Int(size_of::<usize>() as u8, false));
+    scalars[ffi::UINT128 as usize] = Some(Scalar::Wide);
+    scalars[ffi::SINT128 as usize] = Some(Scalar::Wide);
+    scalars
+};
+
+/// How the scalars are passed, by their number.
+const CLASSES: [Option<Class>; SCALARS.len()] = {
+    let mut classes = [None; SCALARS.len()];
+    let mut n = 0;
+    while n < SCALARS.len() {
+        if let Some(scalar) = SCALARS[n] {
+            classes[n] = Some(Class::scalar(scalar));
+        }
+        n += 1;
+    }
+    classes
+};
+
+/// How the scalars, and nothing, are returned, by their number.
+const RETURNED: [Option<Returned>; SCALARS.len()] = {
+    let mut returned = [None; SCALARS.len()];
+    let mut n = 0;
+    while n < SCALARS.len() {
+        if let Some(scalar) = SCALARS[n] {
+            returned[n] = Some(Returned::scalar(scalar));
+        }
+        n += 1;
+    }
+    returned[ffi::VOID as usize] = Some(Returned::Void);
+    returned
+};
+
+impl Cif {
+    /// The types of the arguments.
+    #[inline(always)]
+    pub fn arguments(&self) -> impl Iterator<Item = &Type> {
+        // SAFETY: a prepared `ffi_cif` has as many types as it says.
+        (0..self.nargs as usize).map(|n| unsafe { &**self.arg_types.add(n) })
+    }
+}
+
+/// What can be said of a type here.
+enum Known<T> {
+    /// It is passed or returned so.
+    So(T),
+    /// Only libffi knows.
+    Not,
+}
+
+/// The plan for a signature; `None` if only libffi knows how its arguments are passed.
+///
+/// # Errors
+///
+/// [`Status::BadTypedef`].
+#[inline(always)]
+pub fn plan(cif: &Cif) -> Result<Option<&'static Plan>, Status> {
+    // SAFETY: a prepared `ffi_cif` has a type of its result.
+    let result = unsafe { &*cif.rtype };
+    let returned = match RETURNED.get(usize::from(result.code)) {
+        Some(&Some(returned)) => returned,
+        _ => match returned(result)? {
+            Known::So(returned) => returned,
+            Known::Not => return Ok(None),
+        },
+    };
+    let mut planner = Planner::new(returned);
+    for kind in cif.arguments() {
+        planner.arg(match CLASSES.get(usize::from(kind.code)) {
+            Some(&Some(class)) => class,
+            _ => match class(kind)? {
+                Known::So(class) => class,
+                Known::Not => return Ok(None),
+            },
+        });
+    }
+    planner.finish().map(Some).map_err(|_| Status::BadTypedef)
+}
+
+/// How an argument is passed that is no scalar.
+#[cold]
+fn class(kind: &Type) -> Result<Known<Class>, Status> {
+    match kind.code {
+        ffi::STRUCT => {}
+        ffi::COMPLEX => match part(kind)? {
+            Some(part @ (Scalar::F32 | Scalar::F64 | Scalar::LongDouble)) => {
+                return Ok(Known::So(Class::complex(part)));
+            }
+            Some(_) => {}
+            None => return Ok(Known::Not),
+        },
+        _ => return Ok(Known::Not),
+    }
+    let Some((leaves, count)) = leaves(kind)? else {
+        return Ok(Known::Not);
+    };
+    let leaves = &leaves[..count];
+    let with = |align| Class::compound(kind.size, align, leaves).ok_or(Status::BadTypedef);
+    let class = with(usize::from(kind.alignment))?;
+    // On the stack libffi aligns any value as its type says.
+    let aligned = kind.alignment <= 8 || kind.alignment == 16 && class != with(8)?;
+    Ok(if aligned { Known::So(class) } else { Known::Not })
+}
+
+/// How a result is returned that is no scalar.
+#[cold]
+fn returned(kind: &Type) -> Result<Known<Returned>, Status> {
+    match kind.code {
+        ffi::STRUCT => {}
+        ffi::COMPLEX => match part(kind)? {
+            Some(part @ (Scalar::F32 | Scalar::F64 | Scalar::LongDouble)) => {
+                return Ok(Known::So(Returned::complex(part)));
+            }
+            Some(_) => {}
+            None => return Ok(Known::Not),
+        },
+        _ => return Ok(Known::Not),
+    }
+    Ok(match leaves(kind)? {
+        Some((leaves, count)) => Known::So(Returned::compound(kind.size, &leaves[..count])),
+        None => Known::Not,
+    })
+}
+
+/// The part of a complex number; `None` if it is not known here.
+fn part(kind: &Type) -> Result<Option<Scalar>, Status> {
+    let part = elements(kind)?.next().ok_or(Status::BadTypedef)?;
+    Ok(SCALARS.get(usize::from(part.code)).copied().flatten())
+}
+
+/// The members of a structure, the part of a complex number.
+fn elements(kind: &Type) -> Result<impl Iterator<Item = &Type>, Status> {
+    if kind.elements.is_null() {
+        return Err(Status::BadTypedef);
+    }
+    // SAFETY: by the contract of libffi, the list of elements ends with null.
+    Ok((0..).map_while(|n| unsafe { (*kind.elements.add(n)).as_ref() }))
+}
+
+/// What each eightbyte of a small value holds.
+#[derive(Clone, Copy, Default)]
+struct Half {
+    int: bool,
+    float: bool,
+}
+
+/// What the walk through a structure has found.
+#[derive(Default)]
+struct Walk {
+    halves: [Half; MAX_IN_REGISTERS / 8],
+    long_double: bool,
+    /// A type was met that is not known here.
+    unknown: bool,
+    members: u32,
+}
+
+/// Scalars that stand for those in a structure, at most one of each kind for each eightbyte, none
+/// if it is too large for registers. `None` if not all is known.
+fn leaves(kind: &Type) -> Result<Option<([Leaf; 5], usize)>, Status> {
+    if kind.size == 0 {
+        return Err(Status::BadTypedef);
+    }
+    let mut leaves = [Leaf { offset: 0, scalar: Scalar::LongDouble }; 5];
+    let mut count = 0;
+    if kind.size <= MAX_IN_REGISTERS {
+        let mut walk = Walk::default();
+        walk.members_of(kind, 0, MAX_IN_REGISTERS, 0)?;
+        if walk.unknown {
+            return Ok(None);
+        }
+        let mut push = |offset, scalar| {
+            leaves[count] = Leaf { offset, scalar };
+            count += 1;
+        };
+        for (n, half) in walk.halves.iter().enumerate() {
+            if half.int {
+                push(8 * n, Scalar::Int(8, false));
+            }
+            if half.float {
+                push(8 * n, Scalar::F64);
+            }
+        }
+        if walk.long_double {
+            push(0, Scalar::LongDouble);
+        }
+    }
+    Ok(Some((leaves, count)))
+}
+
+impl Walk {
+    /// Walks a structure that lies at `at` in one that reaches until `end`.
+    fn members_of(
+        &mut self,
+        kind: &Type,
+        mut at: usize,
+        end: usize,
+        depth: u32,
+    ) -> Result<(), Status> {
+        if depth > MAX_DEPTH {
+            return Err(Status::BadTypedef);
+        }
+        // What is said to lie behind the structure's end counts as far as the last eightbyte.
+        let end = end.min((at + kind.size).next_multiple_of(8));
+        for member in elements(kind)? {
+            self.members += 1;
+            if self.members > MAX_MEMBERS {
+                return Err(Status::BadTypedef);
+            }
+            at = at.next_multiple_of(usize::from(member.alignment).max(1));
+            if at >= end {
+                break;
+            }
+            match member.code {
+                ffi::STRUCT if member.size == 0 => {}
+                ffi::STRUCT => self.members_of(member, at, end, depth + 1)?,
+                ffi::COMPLEX => match part(member)? {
+                    Some(part) => {
+                        self.scalar(part, at, end);
+                        self.scalar(part, at + part.size(), end);
+                    }
+                    None => self.unknown = true,
+                },
+                code => match SCALARS.get(usize::from(code)) {
+                    Some(&Some(scalar)) => self.scalar(scalar, at, end),
+                    _ => self.unknown = true,
+                },
+            }
+            at = at.saturating_add(member.size).min(end);
+        }
+        Ok(())
+    }
+
+    /// Marks the eightbytes of a scalar.
+    fn scalar(&mut self, scalar: Scalar, at: usize, end: usize) {
+        match scalar {
+            Scalar::LongDouble => self.long_double = true,
+            Scalar::F32 | Scalar::F64 => {
+                if at < end {
+                    self.halves[at / 8].float = true;
+                }
+            }
+            Scalar::Int(..) | Scalar::Wide => {
+                for half in at / 8..(at + scalar.size()).min(end).div_ceil(8) {
+                    self.halves[half].int = true;
+                }
+            }
+        }
+    }
+}
