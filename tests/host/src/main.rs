@@ -26,9 +26,11 @@
 //! | `probe.rs` | that they forbid what they say |
 //! | `run.rs` | one run |
 //! | `set.rs` | the Rust test set under each policy |
+//! | `lives.rs`, `../lives/` | drop-in, preload, nested functions and C API |
 
 mod arch;
 mod kinds;
+mod lives;
 mod matrix;
 mod policy;
 mod probe;
@@ -181,6 +183,7 @@ fn on_host(only: &str) -> i32 {
     let wanted = |name: &str| name.contains(only);
     if only == "list" {
         runs.iter().for_each(|run| println!("{}: {}", run.name, run.expect));
+        lives::names().iter().for_each(|name| println!("{name}"));
         return 0;
     }
     for kind in &KINDS {
@@ -197,6 +200,7 @@ fn on_host(only: &str) -> i32 {
         report.row(&run.name, &kit.run(run));
     }
     set::under_policies(&kit, &places, only, &mut |name, outcome| report.row(name, outcome));
+    lives::run(&kit, &places, only, &mut |name, outcome| report.row(name, outcome));
     // What is left of a scratch folder harms nobody.
     let _ = std::fs::remove_dir_all(&kit.scratch);
     report.end()

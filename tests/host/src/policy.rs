@@ -10,7 +10,7 @@
 //! | `no-proc` | /proc |
 //! | `noexec-dev` | executing what lies in /dev |
 //! | `chroot` | everything outside a folder: no /proc, no /dev |
-//! | `landlock` | all files but programs, libraries, devices and /proc, and writing to any (Linux 5.13) |
+//! | `landlock` | all files but programs, libraries, devices and /proc, and writing anything elsewhere (Linux 5.13) |
 //! | `nowx` | `sec`, `memfd-noexec` and `noexec-tmp` together |
 //! | `strict` | `sec`, memfds, and executable memory that is no private mapping of a file |
 
@@ -144,7 +144,8 @@ fn put_back((folder, fd): &(PathBuf, OwnedFd)) -> Result<(), Lacks> {
     mount(&text(&from), &text(folder), c"", libc::MS_BIND)
 }
 
-/// From now on only what programs are started from can be opened, and nothing for writing.
+/// From now on only what programs are started from can be opened, and nothing for writing but in
+/// `root`.
 fn landlock(root: &Path) -> io::Result<()> {
     /// The same on every architecture.
     const SYS_LANDLOCK_CREATE_RULESET: libc::c_long = 444;
@@ -166,14 +167,15 @@ fn landlock(root: &Path) -> io::Result<()> {
         folder: i32,
     }
 
-    let ours = std::env::current_exe()?;
-    let ours = ours.parent().into_iter().chain([root]);
+    const READ: u64 = EXECUTE | READ_FILE | READ_DIR;
+    let this = std::env::current_exe()?;
+    let system = SYSTEM.iter().map(Path::new).chain(this.parent()).map(|folder| (folder, READ));
     // SAFETY: reads the number.
     let rules = unsafe { libc::syscall(SYS_LANDLOCK_CREATE_RULESET, &raw const ALL, 8, 0) };
     check(rules as libc::c_int)?;
-    for folder in SYSTEM.iter().map(Path::new).chain(ours).filter(|folder| folder.is_dir()) {
+    for (folder, allowed) in system.chain([(root, ALL)]).filter(|(folder, _)| folder.is_dir()) {
         let opened = fs::File::open(folder)?;
-        let rule = Beneath { allowed: EXECUTE | READ_FILE | READ_DIR, folder: opened.as_raw_fd() };
+        let rule = Beneath { allowed, folder: opened.as_raw_fd() };
         // SAFETY: reads the struct.
         check(unsafe {
             libc::syscall(SYS_LANDLOCK_ADD_RULE, rules, PATH_BENEATH, &raw const rule, 0)

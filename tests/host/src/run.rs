@@ -165,7 +165,7 @@ fn prepare(dir: &Path, kind: &Path, libraries: bool) -> Result<(), String> {
 }
 
 /// Copies the libraries of a program to the same places under `root`; a static one has none.
-fn copy_libraries(program: &Path, root: &Path) -> Result<(), String> {
+pub fn copy_libraries(program: &Path, root: &Path) -> Result<(), String> {
     // It fails for a static program, which the empty output says as well. A machine without it
     // has static programs only.
     let Ok(said) = Command::new("ldd").arg(program).output() else { return Ok(()) };
