@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -142,7 +143,8 @@ impl Apt {
     }
 
     /// Downloads `names` with everything they depend on and unpacks it below
-    /// `tree`: a root to chroot into, without having run any package's scripts.
+    /// `tree`, from [`new_root`]: a root to chroot into, without having run any
+    /// package's scripts.
     pub fn unpack_root(&self, names: &[String], tree: &Path) -> Result<()> {
         run(self
             .command("apt-get")
@@ -150,6 +152,21 @@ impl Apt {
             .args(names))?;
         unpack_all(&self.dir.join("cache/archives"), tree)
     }
+}
+
+/// An empty root with the folders that packages expect.
+pub fn new_root(tree: &Path) -> Result<()> {
+    remake(tree)?;
+    // Where the links of a merged /usr are there first, packages that still
+    // carry /lib unpack through them.
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        fs::create_dir_all(tree.join("usr").join(name)).context(|| tree.display().to_string())?;
+        symlink(format!("usr/{name}"), tree.join(name)).context(|| tree.display().to_string())?;
+    }
+    for name in ["dev", "proc", "tmp"] {
+        fs::create_dir_all(tree.join(name)).context(|| tree.display().to_string())?;
+    }
+    Ok(())
 }
 
 fn is_of_the_kernel(name: &str) -> bool {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::apt::Apt;
+use crate::apt::{Apt, new_root};
 use crate::error::{Context, Error, Result};
 use crate::files::{remake, remove_if_any};
 use crate::process::Lock;
@@ -210,17 +210,7 @@ fn relocate_headers(tree: &Path, release: &str) -> Result<()> {
 }
 
 fn fetch_root(recipe: &RootRecipe, dir: &Path, tree: &Path) -> Result<()> {
-    remake(tree)?;
-    // Where the links of a merged /usr are there first, packages that still
-    // carry /lib unpack through them.
-    for name in ["bin", "lib", "lib64", "sbin"] {
-        fs::create_dir_all(tree.join("usr").join(name)).context(|| tree.display().to_string())?;
-        std::os::unix::fs::symlink(format!("usr/{name}"), tree.join(name))
-            .context(|| tree.display().to_string())?;
-    }
-    for name in ["dev", "proc", "tmp"] {
-        fs::create_dir_all(tree.join(name)).context(|| tree.display().to_string())?;
-    }
+    new_root(tree)?;
     let apt = Apt::open(&dir.join("apt"), &recipe.suites, None)?;
     apt.unpack_root(&recipe.packages, tree)?;
     // A package script would have made this one.
