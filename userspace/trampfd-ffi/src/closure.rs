@@ -13,7 +13,7 @@
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
 
-use trampfd::raw::{self, Block};
+use trampfd::raw::{self, Block, Plan};
 use trampfd::{Builder, Error};
 
 use crate::arch;
@@ -151,23 +151,60 @@ pub(crate) unsafe fn prep(
     user_data: *mut (),
     codeloc: *const c_void,
 ) -> Status {
-    // SAFETY: by the contract. The fields are stored before the stub leads to them.
+    // SAFETY: by the contract.
     unsafe {
         let Some(block) = block_at(closure.cast()) else {
             return prep_other(closure, cif, fun, user_data, codeloc);
         };
-        if (*cif).abi != arch::NATIVE_ABI {
-            return prep_foreign(block, cif, fun, user_data);
+        if (*cif).abi == arch::NATIVE_ABI
+            && let Some(plan) = signature::recent(&*cif)
+        {
+            bind(block, plan, cif, fun, user_data);
+            return Status::Ok;
         }
-        match signature::plan(&*cif) {
+        prep_block(block, cif, fun, user_data)
+    }
+}
+
+/// # Safety
+///
+/// As for [`ffi_prep_closure_loc`]; the closure is this block.
+#[cold]
+unsafe fn prep_block(
+    block: NonNull<Block>,
+    cif: *const Cif,
+    fun: Option<Fun>,
+    user_data: *mut (),
+) -> Status {
+    // SAFETY: by the contract.
+    unsafe {
+        let plan = if (*cif).abi == arch::NATIVE_ABI { signature::plan(&*cif) } else { Ok(None) };
+        match plan {
             Ok(Some(plan)) => {
-                fill(closure, cif, fun, user_data);
-                raw::bind(block, plan);
+                bind(block, plan, cif, fun, user_data);
                 Status::Ok
             }
             Ok(None) => prep_foreign(block, cif, fun, user_data),
             Err(status) => status,
         }
+    }
+}
+
+/// # Safety
+///
+/// As for [`ffi_prep_closure_loc`]; the closure is this block, and `plan` is for `cif`.
+#[inline(always)]
+unsafe fn bind(
+    block: NonNull<Block>,
+    plan: &'static Plan,
+    cif: *const Cif,
+    fun: Option<Fun>,
+    user_data: *mut (),
+) {
+    // SAFETY: by the contract. The fields are stored before the stub leads to them.
+    unsafe {
+        fill(block.as_ptr().cast(), cif, fun, user_data);
+        raw::bind(block, plan);
     }
 }
 
@@ -221,6 +258,7 @@ unsafe fn prep_foreign(
 ///
 /// As for [`ffi_prep_closure_loc`]; the closure is no block.
 #[cold]
+#[inline(never)]
 unsafe fn prep_other(
     closure: *mut Closure,
     cif: *const Cif,

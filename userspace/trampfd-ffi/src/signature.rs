@@ -53,6 +53,21 @@ const CLASSES: [Option<Class>; SCALARS.len()] = {
     classes
 };
 
+/// The codes of these classes; 0 where there is none.
+const CODES: [u8; SCALARS.len()] = {
+    let mut codes = [0; SCALARS.len()];
+    let mut n = 0;
+    while n < SCALARS.len() {
+        if let Some(class) = CLASSES[n]
+            && let Some(code) = class.code()
+        {
+            codes[n] = code as u8;
+        }
+        n += 1;
+    }
+    codes
+};
+
 /// How the scalars, and nothing, are returned, by their number.
 const RETURNED: [Option<Returned>; SCALARS.len()] = {
     let mut returned = [None; SCALARS.len()];
@@ -84,12 +99,23 @@ enum Known<T> {
     Not,
 }
 
+/// The plan for a signature of few scalars, if it was asked for before.
+#[inline(always)]
+pub fn recent(cif: &Cif) -> Option<&'static Plan> {
+    // SAFETY: a prepared `ffi_cif` has a type of its result.
+    let result = unsafe { &*cif.rtype };
+    let returned = RETURNED.get(usize::from(result.code)).copied().flatten()?;
+    // SAFETY: and as many types of arguments as it says.
+    let code = |n| unsafe { (**cif.arg_types.add(n)).code };
+    let code = |n| CODES.get(usize::from(code(n))).copied().unwrap_or(0);
+    Planner::recent(returned, (0..cif.nargs as usize).map(code))
+}
+
 /// The plan for a signature; `None` if only libffi knows how its arguments are passed.
 ///
 /// # Errors
 ///
 /// [`Status::BadTypedef`].
-#[inline(always)]
 pub fn plan(cif: &Cif) -> Result<Option<&'static Plan>, Status> {
     // SAFETY: a prepared `ffi_cif` has a type of its result.
     let result = unsafe { &*cif.rtype };
