@@ -1,4 +1,369 @@
-use vm_fetch::error::Result;
-pub fn run(_: &crate::places::Places, _: &mut crate::report::Report) -> Result<()> {
+//! The programs of GCC's own test-suite that take the address of a nested function, compiled with
+//! `-ftrampoline-impl=heap` by a GCC that has it. Compiler and C library are those of a newer
+//! release than this machine's may be, and so the programs run with that release's loader.
+//!
+//! ```text
+//! target/suites/gcc/tree            the root: compiler, C library
+//! target/suites/gcc/tree/work       what it compiles and links: sources, objects, WAY/programs
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use vm_fetch::apt::{Apt, new_root};
+use vm_fetch::error::{Context, Error, Result};
+use vm_fetch::files::{remake, remove_if_any};
+use vm_fetch::process::run as run_to_end;
+
+use crate::places::{Places, find, list};
+use crate::report::Report;
+use crate::row::{POLICIES, Way, binds, under};
+use crate::work::{self, each};
+
+const RELEASE: [&str; 2] = ["trixie", "trixie-security"];
+const GCC: &str = "gcc-14";
+
+/// Where they are in GCC's sources.
+#[rustfmt::skip]
+const PROGRAMS: [&str; 14] = [
+    "gcc/testsuite/gcc.c-torture/execute/20000822-1.c",
+    "gcc/testsuite/gcc.c-torture/execute/921215-1.c",
+    "gcc/testsuite/gcc.c-torture/execute/931002-1.c",
+    "gcc/testsuite/gcc.c-torture/execute/nestfunc-1.c",
+    "gcc/testsuite/gcc.c-torture/execute/nestfunc-2.c",
+    "gcc/testsuite/gcc.c-torture/execute/nestfunc-3.c",
+    "gcc/testsuite/gcc.c-torture/execute/nestfunc-5.c",
+    "gcc/testsuite/gcc.c-torture/execute/nestfunc-6.c",
+    "gcc/testsuite/gcc.dg/heap-trampoline-1.c",
+    "gcc/testsuite/gcc.dg/nested-vla-1.c",
+    "gcc/testsuite/gcc.dg/nested-vla-2.c",
+    "gcc/testsuite/gcc.dg/nested-vla-3.c",
+    "gcc/testsuite/gcc.dg/trampoline-1.c",
+    "libgomp/testsuite/libgomp.c/pr52547.c",
+];
+const OPTIMISATIONS: [&str; 2] = ["-O0", "-O2"];
+/// Makes and drops a nested pointer at every optimisation.
+const WITNESS: &str = "heap-trampoline-1.c -O2";
+const CREATED: &str = "__gcc_nested_func_ptr_created";
+const DELETED: &str = "__gcc_nested_func_ptr_deleted";
+
+/// Under MDWE at least so many of them abort with libgcc.
+const STOPPED: usize = 14;
+const LIMIT: Duration = Duration::from_secs(60);
+
+type Outcome = std::result::Result<(), String>;
+type Results = Vec<(String, Outcome)>;
+
+/// How the runtime gets into a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// Not at all: libgcc's own is there, and stays or is preloaded over.
+    Libgcc,
+    LibgccStatic,
+    /// `libtrampfd.so` stands before libgcc on the command line.
+    First,
+    /// `libtrampfd-nested.a` does.
+    Object,
+    Static,
+}
+
+impl Link {
+    fn name(self) -> &'static str {
+        match self {
+            Link::Libgcc => "libgcc",
+            Link::LibgccStatic => "libgcc-static",
+            Link::First => "linked-first",
+            Link::Object => "object",
+            Link::Static => "object-static",
+        }
+    }
+
+    fn is_static(self) -> bool {
+        matches!(self, Link::LibgccStatic | Link::Static)
+    }
+
+    /// The library of ours that is linked, under `target/lib`, and by its soname.
+    fn library(self) -> Option<&'static str> {
+        match self {
+            Link::Libgcc | Link::LibgccStatic => None,
+            Link::First => Some("libtrampfd.so.0"),
+            Link::Object | Link::Static => Some("libtrampfd-nested.a"),
+        }
+    }
+}
+
+/// A program's object file.
+struct Object {
+    name: String,
+    /// In the root's folder `work`.
+    file: String,
+    /// What the source wants to be linked with.
+    words: Vec<&'static str>,
+}
+
+struct Suite<'a> {
+    places: &'a Places,
+    tree: PathBuf,
+    objects: Vec<Object>,
+    scratch: PathBuf,
+}
+
+/// Runs all rows.
+pub fn run(places: &Places, report: &mut Report) -> Result<()> {
+    let suite = Suite::new(places)?;
+    let title = format!("nested functions of {GCC}");
+    let all = suite.objects.len();
+
+    suite.link(Link::Libgcc)?;
+    suite.link(Link::LibgccStatic)?;
+    let nothing = Way { name: "libgcc".into(), variables: Vec::new(), library: PathBuf::new() };
+    for link in [Link::Libgcc, Link::LibgccStatic] {
+        let name = link.name();
+        let passed = count(&suite.run(link, &nothing, "none"));
+        report.note(&format!("{title}, control: {name}, none: {passed} of {all}"));
+        let control = if passed == all { Ok(()) } else { Err(format!("only {passed} of {all}")) };
+        report.result(&format!("nested control, {name} passes"), &control);
+        for policy in ["mdwe", "strict"] {
+            let stopped = passed - count(&suite.run(link, &nothing, policy)).min(passed);
+            report.note(&format!("{title}, control: {name}, {policy}: {stopped} stopped"));
+            let control = if stopped >= STOPPED { Ok(()) } else { Err(format!("only {stopped}")) };
+            report.result(&format!("nested control, {policy} stops {name}"), &control);
+        }
+    }
+
+    let library = places.ours("libtrampfd.so.0");
+    let object = places.ours("libtrampfd-nested.a");
+    let inside = Way { name: "object".into(), variables: Vec::new(), library: object };
+    for (way, link) in [
+        (Way::preloaded("preload", library.clone(), &[]), Link::Libgcc),
+        (Way::found_first("linked first", library, &[]), Link::First),
+        (inside.clone(), Link::Object),
+        (Way { name: "static".into(), ..inside }, Link::Static),
+    ] {
+        let title = format!("{title}, {}", way.name);
+        if !way.library.exists() {
+            report.failed(&title, &format!("not run: there is no {}", way.library.display()));
+            continue;
+        }
+        if link != Link::Libgcc {
+            // Programs of an earlier library are not this one's.
+            let linked = suite.link(link);
+            report.result(
+                &format!("{title}, all can be linked"),
+                &linked.as_ref().map(drop).map_err(ToString::to_string),
+            );
+            let from = linked.map(|said| suite.definition_is_ours(link, &said));
+            let from = from.unwrap_or_else(|_| Err("not linked".into()));
+            report.result(&format!("{title}, the definition linked is ours"), &from);
+        }
+        for policy in POLICIES {
+            let name = format!("{title}, {policy}");
+            if matches!(link, Link::Libgcc | Link::First) {
+                let in_use = suite.in_use(link, &way, policy);
+                report.result(&format!("{name}, the library in use is ours"), &in_use);
+            }
+            report.row(&name, &suite.run(link, &way, policy), all);
+        }
+    }
     Ok(())
+}
+
+impl<'a> Suite<'a> {
+    fn new(places: &'a Places) -> Result<Suite<'a>> {
+        let dir = places.once("gcc", &format!("1 {RELEASE:?} {GCC} {PROGRAMS:?}"), fetch)?;
+        let tree = dir.join("tree");
+        let scratch = places.kept.join("said");
+        fs::create_dir_all(&scratch).context(|| scratch.display().to_string())?;
+        let mut objects = Vec::new();
+        for program in PROGRAMS {
+            let source = program.rsplit('/').next().unwrap_or(program);
+            let words = if program.starts_with("libgomp/") { vec!["-fopenmp"] } else { vec![] };
+            for optimisation in OPTIMISATIONS {
+                objects.push(Object {
+                    name: format!("{source} {optimisation}"),
+                    file: format!("{source}{optimisation}.o"),
+                    words: words.clone(),
+                });
+            }
+        }
+        let suite = Suite { places, tree, objects, scratch };
+        suite.compile()?;
+        Ok(suite)
+    }
+
+    /// The compiler, in its root.
+    fn gcc(&self) -> Command {
+        let mut command = Command::new("/usr/sbin/chroot");
+        command.arg(&self.tree).arg(format!("/usr/bin/{GCC}")).env_clear();
+        command.env("PATH", "/usr/bin").env("LC_ALL", "C").args(["-w", "-ftrampoline-impl=heap"]);
+        command
+    }
+
+    /// Compiles what is not compiled yet.
+    fn compile(&self) -> Result<()> {
+        let work = self.tree.join("work");
+        each(&self.objects, |object, _| {
+            if work.join(&object.file).exists() {
+                return Ok(());
+            }
+            let (source, optimisation) = object
+                .name
+                .split_once(' ')
+                .ok_or_else(|| Error::new("an object without a name"))?;
+            let text = fs::read_to_string(work.join(source)).context(|| source.to_owned())?;
+            let mut command = self.gcc();
+            command.args(options(&text)).args(&object.words).arg(optimisation);
+            // Under a name of its own, so that what is interrupted is not taken for whole.
+            let part = format!("{}.part", object.file);
+            command.args(["-c", &format!("/work/{source}"), "-o", &format!("/work/{part}")]);
+            run_to_end(&mut command)?;
+            fs::rename(work.join(part), work.join(&object.file)).context(|| object.file.clone())
+        })
+        .into_iter()
+        .collect()
+    }
+
+    /// The program that an object was linked to.
+    fn program(&self, link: Link, object: &Object) -> PathBuf {
+        let name = object.file.trim_end_matches(".o");
+        self.tree.join("work").join(link.name()).join(name)
+    }
+
+    /// Links all programs; what the linker said of where the entries come from.
+    fn link(&self, link: Link) -> Result<String> {
+        let work = self.tree.join("work");
+        remake(&work.join(link.name()))?;
+        let library = link.library().map(|name| (name, self.places.ours(name)));
+        if let Some((name, path)) = &library {
+            let copy = work.join(name);
+            remove_if_any(&copy)?;
+            fs::copy(path, &copy).context(|| path.display().to_string())?;
+        }
+        let folder = find(&self.tree.join("usr/lib"), "libc.so.6")?;
+        let folder = folder.parent().unwrap_or(&self.tree);
+        let loader = loader_in(folder)?;
+        let said: Result<Vec<String>> = each(&self.objects, |object, _| {
+            let mut command = self.gcc();
+            command.args(&object.words).arg(format!("/work/{}", object.file));
+            if let Some((name, _)) = &library {
+                command.arg(format!("/work/{name}"));
+            }
+            if link.is_static() {
+                command.arg("-static");
+            } else {
+                command.arg(format!("-Wl,--dynamic-linker={}", loader.display()));
+                command.arg(format!("-Wl,-rpath,{}", folder.display()));
+            }
+            command.arg(format!("-Wl,--trace-symbol={CREATED}"));
+            command.args([
+                "-o",
+                &format!("/work/{}/{}", link.name(), object.file.trim_end_matches(".o")),
+            ]);
+            run_to_end(&mut command).context(|| object.name.clone())
+        })
+        .into_iter()
+        .collect();
+        said.map(|said| said.concat())
+    }
+
+    /// That the linker took the entries from the library that it was given.
+    fn definition_is_ours(&self, link: Link, said: &str) -> Outcome {
+        let name = link.library().unwrap_or("nothing of ours");
+        let mut definitions = said.lines().filter(|line| line.contains("definition of")).peekable();
+        if definitions.peek().is_none() {
+            return Err(format!("the linker saw no definition of {CREATED}"));
+        }
+        match definitions.find(|line| !line.contains(name)) {
+            Some(other) => Err(other.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    fn run(&self, link: Link, way: &Way, policy: &str) -> Results {
+        each(&self.objects, |object, thread| {
+            let program = self.program(link, object);
+            let outcome = if program.exists() {
+                let mut command = under(self.places, policy, way, &program);
+                work::run(&mut command, &self.scratch.join(thread.to_string()), LIMIT)
+                    .and_then(|ended| ended.well())
+            } else {
+                Err("not run: it is not linked".to_owned())
+            };
+            (object.name.clone(), outcome)
+        })
+    }
+
+    fn in_use(&self, link: Link, way: &Way, policy: &str) -> Outcome {
+        let object = self.objects.iter().find(|object| object.name == WITNESS);
+        let object = object.ok_or_else(|| format!("there is no program {WITNESS}"))?;
+        let program = self.program(link, object);
+        let mut command = under(self.places, policy, way, &program);
+        let name = program.to_string_lossy();
+        binds(&mut command, &name, &[CREATED, DELETED], way, &self.scratch.join("bindings"))
+    }
+}
+
+fn count(results: &Results) -> usize {
+    results.iter().filter(|(_, outcome)| outcome.is_ok()).count()
+}
+
+/// The dynamic loader in a folder of libraries.
+fn loader_in(folder: &Path) -> Result<PathBuf> {
+    let is_loader = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux"))
+    };
+    list(folder)?
+        .into_iter()
+        .find(is_loader)
+        .ok_or_else(|| Error::new(format!("no loader in {}", folder.display())))
+}
+
+/// The options that a test's own comments ask for, but for its optimisation.
+fn options(source: &str) -> Vec<&str> {
+    let directives = ["{ dg-options \"", "{ dg-additional-options \""];
+    let asked = source.lines().filter_map(|line| {
+        let (_, rest) = directives.iter().find_map(|d| line.split_once(d))?;
+        Some(rest.split_once('"')?.0)
+    });
+    asked.flat_map(str::split_whitespace).filter(|word| !word.starts_with("-O")).collect()
+}
+
+/// The root and, in its folder `work`, the sources.
+fn fetch(dir: &Path) -> Result<()> {
+    let tree = dir.join("tree");
+    new_root(&tree)?;
+    let apt = Apt::open(&dir.join("apt"), &RELEASE.map(str::to_owned), None)?;
+    apt.unpack_root(&[GCC.to_owned(), "libc6-dev".to_owned()], &tree)?;
+    let package = apt.candidate(&format!("{GCC}-source"))?;
+    let unpacked = dir.join("source");
+    apt.unpack(&[package], &unpacked)?;
+    let archives = list(&unpacked.join("usr/src").join(GCC))?;
+    let is_archive = |path: &&PathBuf| path.to_string_lossy().ends_with(".tar.xz");
+    let archive = archives
+        .iter()
+        .find(is_archive)
+        .ok_or_else(|| Error::new(format!("no archive in {GCC}-source")))?;
+    let work = tree.join("work");
+    fs::create_dir_all(&work).context(|| work.display().to_string())?;
+    // Without the folders; a program that the archive lacks is an error of tar.
+    let mut command = Command::new("tar");
+    command.args(["--no-same-owner", "--wildcards", "--transform=s:.*/::", "-xJf"]);
+    command.arg(archive).arg("-C").arg(&work);
+    run_to_end(command.args(PROGRAMS.map(|program| format!("*/{program}"))))?;
+    fs::remove_dir_all(&unpacked).context(|| unpacked.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_options_of_a_test() {
+        let source = "/* { dg-do run } */\n/* { dg-options \"-O2 -std=gnu99\" } */\n\
+                      /* { dg-additional-options \"-fpermissive\" } */\n";
+        assert_eq!(options(source), ["-std=gnu99", "-fpermissive"]);
+        assert_eq!(options("int main(void) {}"), [""; 0]);
+    }
 }
