@@ -154,8 +154,8 @@ pub fn run(places: &Places, report: &mut Report) -> Result<()> {
                 &format!("{title}, all can be linked"),
                 &linked.as_ref().map(drop).map_err(ToString::to_string),
             );
-            let from = linked.map(|said| suite.definition_is_ours(link, &said));
-            let from = from.unwrap_or_else(|_| Err("not linked".into()));
+            let from = linked.map_err(|e| format!("not linked: {e}"));
+            let from = from.and_then(|said| definition_is_ours(link, &said));
             report.result(&format!("{title}, the definition linked is ours"), &from);
         }
         for policy in POLICIES {
@@ -232,7 +232,7 @@ impl<'a> Suite<'a> {
     }
 
     /// Links all programs; what the linker said of where the entries come from.
-    fn link(&self, link: Link) -> Result<String> {
+    fn link(&self, link: Link) -> Result<Vec<String>> {
         let work = self.tree.join("work");
         remake(&work.join(link.name()))?;
         let library = link.library().map(|name| (name, self.places.ours(name)));
@@ -244,7 +244,7 @@ impl<'a> Suite<'a> {
         let folder = find(&self.tree.join("usr/lib"), "libc.so.6")?;
         let folder = folder.parent().unwrap_or(&self.tree);
         let loader = loader_in(folder)?;
-        let said: Result<Vec<String>> = each(&self.objects, |object, _| {
+        each(&self.objects, |object, _| {
             let mut command = self.gcc();
             command.args(&object.words).arg(format!("/work/{}", object.file));
             if let Some((name, _)) = &library {
@@ -264,21 +264,7 @@ impl<'a> Suite<'a> {
             run_to_end(&mut command).context(|| object.name.clone())
         })
         .into_iter()
-        .collect();
-        said.map(|said| said.concat())
-    }
-
-    /// That the linker took the entries from the library that it was given.
-    fn definition_is_ours(&self, link: Link, said: &str) -> Outcome {
-        let name = link.library().unwrap_or("nothing of ours");
-        let mut definitions = said.lines().filter(|line| line.contains("definition of")).peekable();
-        if definitions.peek().is_none() {
-            return Err(format!("the linker saw no definition of {CREATED}"));
-        }
-        match definitions.find(|line| !line.contains(name)) {
-            Some(other) => Err(other.to_owned()),
-            None => Ok(()),
-        }
+        .collect()
     }
 
     fn run(&self, link: Link, way: &Way, policy: &str) -> Results {
@@ -302,6 +288,24 @@ impl<'a> Suite<'a> {
         let mut command = under(self.places, policy, way, &program);
         let name = program.to_string_lossy();
         binds(&mut command, &name, &[CREATED, DELETED], way, &self.scratch.join("bindings"))
+    }
+}
+
+/// That the linker took the entries from the file that it was given: in each program that wants
+/// them it was the first to define them. `said` is what it said of each program.
+fn definition_is_ours(link: Link, said: &[String]) -> Outcome {
+    let name = link.library().unwrap_or("nothing of ours");
+    let with_reference = || said.iter().filter(|text| text.contains(": reference to "));
+    for text in with_reference() {
+        match text.lines().find(|line| line.contains(": definition of ")) {
+            Some(line) if line.contains(name) => {}
+            Some(line) => return Err(line.to_owned()),
+            None => return Err(format!("nothing defines {CREATED}")),
+        }
+    }
+    match with_reference().count() {
+        few if few < STOPPED => Err(format!("only {few} programs want {CREATED}")),
+        _ => Ok(()),
     }
 }
 
@@ -358,6 +362,24 @@ fn fetch(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_definition_counts() {
+        let ours = "ld: /work/a.o: reference to f\nld: /work/libtrampfd.so.0: definition of f\n\
+                    ld: libgcc_s.so.1: definition of f\n";
+        let theirs = "ld: /work/a.o: reference to f\nld: libgcc_s.so.1: definition of f\n\
+                      ld: /work/libtrampfd.so.0: definition of f\n";
+        let mut said = vec![ours.to_owned(); STOPPED];
+        said.push("ld: libgcc_s.so.1: definition of f\n".into());
+        assert_eq!(definition_is_ours(Link::First, &said), Ok(()));
+        assert!(definition_is_ours(Link::Object, &said).is_err());
+        assert!(definition_is_ours(Link::First, &said[1..]).is_err());
+        said.push(theirs.into());
+        assert!(definition_is_ours(Link::First, &said).is_err());
+        said.pop();
+        said.push("ld: /work/a.o: reference to f\n".into());
+        assert!(definition_is_ours(Link::First, &said).is_err());
+    }
 
     #[test]
     fn reads_the_options_of_a_test() {
