@@ -5,6 +5,7 @@
 //! | `INT_REGS`, `FLOAT_REGS` | argument registers: DWARF numbers in order; how many |
 //! | `CHAIN_REG` | static chain register |
 //! | `TABLES`, `static_table` | tables: one for each of `INT_REGS`, then the static chain's, then `DYNAMIC`, the one of dynamic closures |
+//! | `NESTED` | one more table, of nested functions, for a crate that knows no other |
 //! | `TABLE_ALIGN`, `SLOT_STRIDE` | geometry of a table |
 //! | `place` | where the calling convention puts each argument |
 //! | `Regs` | the registers and stack words of a call |
@@ -15,6 +16,7 @@
 //! | `entries`, `any`, `foreign`, `unbound` | what stubs of dynamic closures jump to |
 //! | `read_stub` | what a stub loads, and from where |
 //! | `freed` | the entry that a freed slot jumps to |
+//! | `thread_word`, `set_thread_word` | a word of each thread, 0 at first, that costs no call |
 //! | `eh_frame` | unwind information for stubs at another address |
 
 #[cfg(target_arch = "x86_64")]

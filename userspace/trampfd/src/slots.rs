@@ -65,14 +65,39 @@ impl Lane {
         self.fresh.set(slot.wrapping_add(1));
         slot
     }
+
+    /// Takes a slot back.
+    ///
+    /// # Safety
+    ///
+    /// The slot is the caller's, and free.
+    #[inline(always)]
+    unsafe fn put(&self, slot: *mut Slot) {
+        // SAFETY: by the contract.
+        unsafe { (*slot).spare[0] = self.head.get().expose_provenance() };
+        self.head.set(slot);
+        self.len.set(self.len.get() + 1);
+    }
 }
 
 /// One thread's free slots.
+///
+/// # Invariants
+///
+/// The thread's word ([`arch::thread_word`]) is 0 before the first use, and from then on the
+/// address of the thread's own, which is there until the thread has ended.
 struct Cache {
     lanes: [Lane; arch::TABLES],
     /// Slots to keep in a lane: 0 before the thread's first use and after its end, so that the
     /// fast path needs no other test.
     keep: Cell<u32>,
+}
+
+/// The cache of this thread; `None` before its first use.
+#[inline(always)]
+fn cache<'a>() -> Option<&'a Cache> {
+    // SAFETY: by the invariant; it is used by this thread, before that ends.
+    unsafe { core::ptr::with_exposed_provenance::<Cache>(arch::thread_word()).as_ref() }
 }
 
 thread_local! {
@@ -273,10 +298,7 @@ pub(crate) fn take(
     table: &'static StaticTable,
     growth: Growth,
 ) -> Result<*mut Slot, Error> {
-    let slot = CACHE.with(
-        #[inline(always)]
-        |cache| cache.lanes[n].take(),
-    );
+    let slot = cache().map_or(null_mut(), |cache| cache.lanes[n].take());
     if slot.is_null() { refill(n, table, growth) } else { Ok(slot) }
 }
 
@@ -288,20 +310,27 @@ pub(crate) fn take(
 /// called by mistake.
 #[inline(always)]
 pub(crate) unsafe fn put(n: usize, slot: *mut Slot) {
-    let full = CACHE.with(
-        #[inline(always)]
-        |cache| {
-            let lane = &cache.lanes[n];
-            // SAFETY: the slot is the caller's.
-            unsafe { (*slot).spare[0] = lane.head.get().expose_provenance() };
-            lane.head.set(slot);
-            lane.len.set(lane.len.get() + 1);
-            lane.len.get() > cache.keep.get()
-        },
-    );
-    if full {
+    let Some(cache) = cache() else {
+        // SAFETY: by the contract.
+        return unsafe { put_first(n, slot) };
+    };
+    // SAFETY: by the contract.
+    unsafe { cache.lanes[n].put(slot) };
+    if cache.lanes[n].len.get() > cache.keep.get() {
         hand_on(n);
     }
+}
+
+/// The same in a thread that never had a slot.
+///
+/// # Safety
+///
+/// As for [`put`].
+#[cold]
+unsafe fn put_first(n: usize, slot: *mut Slot) {
+    // SAFETY: by the contract.
+    CACHE.with(|cache| unsafe { cache.lanes[n].put(slot) });
+    hand_on(n);
 }
 
 /// Starts the cache of a thread, so that its end empties it. False if it has ended.
@@ -312,6 +341,7 @@ fn start(cache: &Cache) -> bool {
             return false;
         }
         cache.keep.set(KEEP);
+        arch::set_thread_word((&raw const *cache).expose_provenance());
     }
     true
 }

@@ -33,6 +33,7 @@
 
 mod classify;
 mod dynamic;
+mod thread;
 
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
@@ -45,6 +46,7 @@ pub use classify::{
     Class, Found, LONG_DOUBLE, MAX_IN_REGISTERS, Placer, Returned, frame, together,
 };
 pub use dynamic::{any, entries, foreign, unbound};
+pub use thread::{set_thread_word, thread_word};
 
 /// Integer argument registers in order: rdi, rsi, rdx, rcx, r8, r9, as DWARF numbers.
 pub const INT_REGS: [u16; 6] = [5, 4, 1, 2, 8, 9];
@@ -67,6 +69,9 @@ pub const DYNAMIC: usize = INT_REGS.len() + 1;
 /// Number of static tables: one for each integer argument register, the static chain's, and the
 /// one of dynamic closures.
 pub const TABLES: usize = DYNAMIC + 1;
+/// Number of the table of nested functions, which is not among the [`TABLES`]: its stubs load the
+/// static chain register, and another crate gives them out.
+pub const NESTED: usize = TABLES;
 
 /// Where the psABI (section 3.2.3) puts argument `n`, `float[i]` saying whether argument `i` is
 /// a float or double; all others are INTEGER of at most 8 bytes.
@@ -351,13 +356,15 @@ table!(R10, TABLE_SLOTS, "r10", 10, "%r10", stubs_r10, SLOTS_R10, freed_r10);
 // Its slots always hold the address of their block, whose third word is the stub's address.
 table!(DYN, DYNAMIC_SLOTS, "r10", 10, "16(%r10)", stubs_dyn, SLOTS_DYN, freed_dyn);
 
+table!(NEST, TABLE_SLOTS, "r10", 10, "%r10", stubs_nest, SLOTS_NEST, freed_nest);
+
 /// The table of integer argument register `n`, with `n` = `INT_REGS.len()` of the static chain
-/// register, or the one of dynamic closures. Called in constants only, so that a table that is
-/// not used is not linked.
+/// register, or the one of dynamic closures or of nested functions. Called in constants only, so
+/// that a table that is not used is not linked.
 ///
 /// # Panics
 ///
-/// `n` is less than [`TABLES`].
+/// `n` is at most [`NESTED`].
 pub const fn static_table(n: usize) -> &'static StaticTable {
     match n {
         0 => &RDI,
@@ -368,6 +375,7 @@ pub const fn static_table(n: usize) -> &'static StaticTable {
         5 => &R9,
         6 => &R10,
         DYNAMIC => &DYN,
+        NESTED => &NEST,
         _ => panic!("no such table"),
     }
 }
@@ -377,7 +385,7 @@ pub const fn static_table(n: usize) -> &'static StaticTable {
 ///
 /// # Panics
 ///
-/// `n` is less than [`TABLES`].
+/// `n` is at most [`NESTED`].
 pub const fn freed<T: Freed>(n: usize) -> extern "C" fn() {
     match n {
         0 => freed_rdi::<T>,
@@ -388,6 +396,7 @@ pub const fn freed<T: Freed>(n: usize) -> extern "C" fn() {
         5 => freed_r9::<T>,
         6 => freed_r10::<T>,
         DYNAMIC => freed_dyn::<T>,
+        NESTED => freed_nest::<T>,
         _ => panic!("no such table"),
     }
 }
