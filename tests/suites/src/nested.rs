@@ -15,7 +15,7 @@ use std::time::Duration;
 use vm_fetch::apt::{Apt, new_root};
 use vm_fetch::error::{Context, Error, Result};
 use vm_fetch::files::{remake, remove_if_any};
-use vm_fetch::process::run as run_to_end;
+use vm_fetch::process::{output, run as run_to_end};
 
 use crate::places::{Places, find, list};
 use crate::report::Report;
@@ -157,6 +157,12 @@ pub fn run(places: &Places, report: &mut Report) -> Result<()> {
             let from = linked.map_err(|e| format!("not linked: {e}"));
             let from = from.and_then(|said| definition_is_ours(link, &said));
             report.result(&format!("{title}, the definition linked is ours"), &from);
+            let stacks = suite.stacks(link).map_err(|e| e.to_string());
+            let stacks = stacks.and_then(|said| match &said[..] {
+                [] => Ok(()),
+                some => Err(some.join("; ")),
+            });
+            report.result(&format!("{title}, no stack is executable"), &stacks);
         }
         for policy in POLICIES {
             let name = format!("{title}, {policy}");
@@ -281,6 +287,20 @@ impl<'a> Suite<'a> {
         })
     }
 
+    /// The programs whose stack the kernel is asked to make executable, which is what nested
+    /// functions used to need, and what one careless object file brings back.
+    fn stacks(&self, link: Link) -> Result<Vec<String>> {
+        let mut bad = Vec::new();
+        for object in &self.objects {
+            let program = self.program(link, object);
+            let said = output(Command::new("readelf").args(["-lW", "--"]).arg(&program))?;
+            if !stack_is_data(&said) {
+                bad.push(object.name.clone());
+            }
+        }
+        Ok(bad)
+    }
+
     fn in_use(&self, link: Link, way: &Way, policy: &str) -> Outcome {
         let object = self.objects.iter().find(|object| object.name == WITNESS);
         let object = object.ok_or_else(|| format!("there is no program {WITNESS}"))?;
@@ -307,6 +327,12 @@ fn definition_is_ours(link: Link, said: &[String]) -> Outcome {
         few if few < STOPPED => Err(format!("only {few} programs want {CREATED}")),
         _ => Ok(()),
     }
+}
+
+/// The program's headers say that its stack is no code.
+fn stack_is_data(headers: &str) -> bool {
+    let stack = headers.lines().find(|line| line.trim_start().starts_with("GNU_STACK"));
+    stack.is_some_and(|line| line.contains(" RW ") && !line.contains(" RWE "))
 }
 
 fn count(results: &Results) -> usize {
@@ -379,6 +405,15 @@ mod tests {
         said.pop();
         said.push("ld: /work/a.o: reference to f\n".into());
         assert!(definition_is_ours(Link::First, &said).is_err());
+    }
+
+    #[test]
+    fn a_stack_that_nothing_is_said_of_is_executable() {
+        let headers =
+            |flags| format!("  LOAD 0x0 R E 0x1000\n  GNU_STACK 0x0 0x0 0x0 {flags} 0x10\n");
+        assert!(stack_is_data(&headers("RW ")));
+        assert!(!stack_is_data(&headers("RWE")));
+        assert!(!stack_is_data("  LOAD 0x0 R E 0x1000\n"));
     }
 
     #[test]
