@@ -10,6 +10,8 @@
 //! | memory of the caller | all | libffi's own `ffi_prep_closure_loc` |
 //! | neither, but the code address lies in our stubs | all | `FFI_BAD_ABI`: code and closure do not belong together |
 
+// What is cold is `extern "C"`, which cannot unwind: so its callers need no frame of their own.
+
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
 
@@ -68,6 +70,11 @@ fn failed(error: &Error) -> *mut c_void {
 /// more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ffi_closure_free(closure: *mut c_void) {
+    // Callers that read the closure's address from behind its code address, as
+    // gobject-introspection before 1.72, come with bytes of a stub, which are no address.
+    if !closure.cast::<Closure>().is_aligned() {
+        return;
+    }
     // SAFETY: by the contract.
     unsafe {
         match block_at(closure) {
@@ -81,10 +88,9 @@ pub unsafe extern "C" fn ffi_closure_free(closure: *mut c_void) {
 ///
 /// As for `ffi_closure_free`; it is no block.
 #[cold]
-unsafe fn free_other(closure: *mut c_void) {
-    // Callers that read the closure's address from behind its code address, as
-    // gobject-introspection before 1.72, come with the bytes of a stub.
-    if !closure.cast::<Closure>().is_aligned() || closure.is_null() {
+#[inline(never)]
+unsafe extern "C" fn free_other(closure: *mut c_void) {
+    if closure.is_null() {
         return;
     }
     // SAFETY: by the contract it can be read.
@@ -170,7 +176,8 @@ pub(crate) unsafe fn prep(
 ///
 /// As for [`ffi_prep_closure_loc`]; the closure is this block.
 #[cold]
-unsafe fn prep_block(
+#[inline(never)]
+unsafe extern "C" fn prep_block(
     block: NonNull<Block>,
     cif: *const Cif,
     fun: Option<Fun>,
@@ -259,7 +266,7 @@ unsafe fn prep_foreign(
 /// As for [`ffi_prep_closure_loc`]; the closure is no block.
 #[cold]
 #[inline(never)]
-unsafe fn prep_other(
+unsafe extern "C" fn prep_other(
     closure: *mut Closure,
     cif: *const Cif,
     fun: Option<Fun>,
