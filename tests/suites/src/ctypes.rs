@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use vm_fetch::error::{Context, Error, Result};
 
-use crate::places::{Places, debian_version, find, list};
-use crate::report::Report;
-use crate::row::{POLICIES, Way, binds, under};
+use crate::places::{Places, list};
+use crate::report::{self, Report, Results};
+use crate::row::{POLICIES, Suite, Way, binds, rows, stops, under, works};
 use crate::work;
 
 /// Python 3.11 has 409 that are run on Linux, 3.13 some more.
@@ -36,89 +36,77 @@ enum Outcome {
 /// Each test with its outcome, in the order of the plan.
 type Outcomes = Vec<(String, Outcome)>;
 
-struct Suite<'a> {
+struct Tests<'a> {
     places: &'a Places,
+    title: String,
     python: PathBuf,
     script: PathBuf,
-    scratch: PathBuf,
+    /// What they say with Debian's libffi.
+    expected: Outcomes,
 }
 
 /// Runs all rows.
 pub fn run(places: &Places, report: &mut Report) -> Result<()> {
     let debian = places.debian()?;
-    let tree = debian.join("tree");
-    let scratch = places.kept.join("said");
-    fs::create_dir_all(&scratch).context(|| scratch.display().to_string())?;
-    let script = scratch.join("ctypes.py");
+    let script = places.said("ctypes.py");
     fs::write(&script, include_str!("ctypes.py")).context(|| script.display().to_string())?;
-    let suite = Suite { places, python: python_in(&tree)?, script, scratch };
-    let libffi = find(&tree, "libffi.so.8")?;
-    let libraries = libffi.parent().unwrap_or(&tree).to_owned();
-    let python = debian_version(&debian, "libpython3")?;
-    let libffi_version = debian_version(&debian, "libffi")?;
-
-    let theirs = Way::found_first("Debian's", libffi, &[]);
-    let expected = suite.run(&theirs, "none").map_err(Error::new)?;
-    let passed = count(&expected);
-    let skipped = expected.iter().filter(|(_, outcome)| *outcome == Outcome::Skipped).count();
+    let title = format!("ctypes {}", debian.python_version);
+    let python = python_in(&debian.tree)?;
+    let mut suite = Tests { places, title, python, script, expected: Vec::new() };
+    let theirs = Way::found_first(&debian.title, debian.libffi.clone());
+    suite.expected = suite.outcomes(&theirs, "none").map_err(Error::new)?;
+    let skipped = suite.expected.iter().filter(|(_, outcome)| *outcome == Outcome::Skipped).count();
     report.note(&format!(
-        "ctypes {python}, control: libffi {libffi_version}, none: {passed} of {}; \
-         {skipped} more say themselves that they are not for here",
-        expected.len() - skipped
+        "{}: {} tests, and {skipped} that say themselves that they are not for here",
+        suite.title,
+        suite.expected.len() - skipped,
     ));
-    let all = passed + skipped == expected.len();
-    let control = if all { Ok(()) } else { Err(why(&expected)) };
-    report.result("ctypes control, Debian's libffi passes", &control);
-    let strict = suite.run(&theirs, "strict").map_err(Error::new)?;
-    let stopped = passed.saturating_sub(count(&strict));
-    report.note(&format!(
-        "ctypes {python}, control: libffi {libffi_version}, strict: {stopped} stopped"
-    ));
-    let control = if stopped >= STOPPED { Ok(()) } else { Err(format!("only {stopped}")) };
-    report.result("ctypes control, strict stops Debian's libffi", &control);
 
-    let ways = [
-        Way::found_first("drop-in", places.ours("ffi/libffi.so.8"), &[]),
-        Way::preloaded("preload", places.ours("libtrampfd-ffi-preload.so"), &[&libraries]),
-    ];
-    for way in &ways {
-        for policy in POLICIES {
-            let name = format!("ctypes {python}, {}, {policy}", way.name);
-            report
-                .result(&format!("{name}, the library in use is ours"), &suite.in_use(way, policy));
-            if !way.library.exists() {
-                report.failed(&name, &format!("not run: there is no {}", way.library.display()));
-                continue;
-            }
-            match suite.run(way, policy) {
-                Ok(outcomes) => report.row(&name, &compare(&expected, &outcomes), FLOOR),
-                Err(e) => report.failed(&name, &format!("not run: {e}")),
-            }
-        }
+    works(report, &suite, &theirs);
+    stops(report, &suite, &theirs, "strict", STOPPED);
+    let preload = places.ours("libtrampfd-ffi-preload.so");
+    for way in [
+        Way::found_first("drop-in", places.ours("ffi/libffi.so.8")),
+        Way::preloaded("preload", preload, debian.libraries()),
+    ] {
+        rows(report, &suite, &way, &POLICIES, FLOOR);
     }
     Ok(())
 }
 
-impl Suite<'_> {
-    fn run(&self, way: &Way, policy: &str) -> std::result::Result<Outcomes, String> {
-        let results = self.scratch.join("ctypes.results");
-        let said = |e: std::io::Error| format!("{}: {e}", results.display());
-        fs::write(&results, "").map_err(said)?;
-        let mut command = under(self.places, policy, way, &self.python);
-        // Nothing of the user's, nothing written beside the sources.
-        command.args(["-I", "-S", "-B"]).arg(&self.script).arg(&results);
-        let ended = work::run(&mut command, &self.scratch.join("ctypes"), LIMIT)?;
-        let text = fs::read_to_string(&results).map_err(said)?;
-        read(&text, &ended.well().err().unwrap_or_else(|| "nothing".into()))
+impl Suite for Tests<'_> {
+    fn title(&self) -> &str {
+        &self.title
     }
 
-    fn in_use(&self, way: &Way, policy: &str) -> std::result::Result<(), String> {
+    fn results(&self, way: &Way, policy: &str) -> Results {
+        match self.outcomes(way, policy) {
+            Ok(outcomes) => compare(&self.expected, &outcomes),
+            Err(e) => vec![("the interpreter".to_owned(), Err(e))],
+        }
+    }
+
+    fn in_use(&self, way: &Way, policy: &str) -> report::Outcome {
         const SYMBOLS: [&str; 3] =
             ["ffi_closure_alloc", "ffi_prep_closure_loc", "ffi_closure_free"];
         const CALL: &str = "import ctypes; ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 7)()";
         let mut command = under(self.places, policy, way, &self.python);
         command.args(["-I", "-S", "-B", "-c", CALL]);
-        binds(&mut command, "/_ctypes.", &SYMBOLS, way, &self.scratch.join("bindings"))
+        binds(&mut command, "/_ctypes.", &SYMBOLS, way, &self.places.said("bindings"))
+    }
+}
+
+impl Tests<'_> {
+    fn outcomes(&self, way: &Way, policy: &str) -> std::result::Result<Outcomes, String> {
+        let results = self.places.said("ctypes.results");
+        let said = |e: std::io::Error| format!("{}: {e}", results.display());
+        fs::write(&results, "").map_err(said)?;
+        let mut command = under(self.places, policy, way, &self.python);
+        // Nothing of the user's, nothing written beside the sources.
+        command.args(["-I", "-S", "-B"]).arg(&self.script).arg(&results);
+        let ended = work::run(&mut command, &self.places.said("ctypes"), LIMIT)?;
+        let text = fs::read_to_string(&results).map_err(said)?;
+        read(&text, &ended.well().err().unwrap_or_else(|| "nothing".into()))
     }
 }
 
@@ -168,26 +156,8 @@ fn read(text: &str, end: &str) -> std::result::Result<Outcomes, String> {
     Ok(plan.into_iter().map(|name| (name.to_owned(), outcome(name))).collect())
 }
 
-fn count(outcomes: &Outcomes) -> usize {
-    outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Passed).count()
-}
-
-/// The tests that did not pass, with their reasons.
-fn why(outcomes: &Outcomes) -> String {
-    let mut said = String::new();
-    for (name, outcome) in outcomes {
-        if let Outcome::Failed(why) | Outcome::Missing(why) = outcome {
-            said += &format!("{name}: {why}; ");
-        }
-    }
-    said
-}
-
 /// Each test that says something here, as it should and as it did.
-fn compare(
-    expected: &Outcomes,
-    outcomes: &Outcomes,
-) -> Vec<(String, std::result::Result<(), String>)> {
+fn compare(expected: &Outcomes, outcomes: &Outcomes) -> Results {
     let now: HashMap<&str, &Outcome> =
         outcomes.iter().map(|(name, outcome)| (&**name, outcome)).collect();
     let known = |name: &String| expected.iter().any(|(n, _)| n == name);

@@ -14,24 +14,21 @@ use regex_lite::Regex;
 use vm_fetch::error::{Context, Error, Result};
 use vm_fetch::process::{self, output};
 
+use crate::arch::{CONVENTIONS, LIBFFI_PROGRAMS};
 use crate::dg;
-use crate::places::{Places, debian_version, find, list};
-use crate::report::Report;
-use crate::row::{POLICIES, Way, binds, under};
+use crate::places::{Places, list};
+use crate::report::{Outcome, Report, Results, passed};
+use crate::row::{POLICIES, Suite, Way, binds, rows, stops, under, works};
 use crate::work::{self, each};
 
-/// libffi 3.6.0 has 1126 programs on x86-64; a version that has fewer is looked at by a person.
-const FLOOR: usize = 1126;
-/// Of these about half make closures; with a library that writes code they fail where it is
-/// forbidden.
+/// About half of the programs make closures; with a library that writes code these fail where
+/// that is forbidden.
 const STOPPED: usize = 300;
-
+/// At most so many want a newer libffi than this machine's release has.
+const MISSING: usize = 50;
 const LIMIT: Duration = Duration::from_secs(60);
 const FOLDERS: [&str; 6] = ["call", "closures", "complex", "go", "threads", "bhaible"];
 const OPTIMISATIONS: [&str; 2] = ["-O0", "-O2"];
-/// Suffix and definitions of each convention.
-const CONVENTIONS: [(&str, &[&str]); 2] =
-    [("", &[]), (" gnuw64", &["-DABI_NUM=FFI_GNUW64", "-DABI_ATTR=__MSABI__"])];
 /// File and highest DGTEST.
 const NUMBERED: [(&str, u32); 2] = [("test-call.c", 81), ("test-callback.c", 80)];
 /// Raised when the way in which programs are built changes.
@@ -55,13 +52,11 @@ impl Program {
     }
 }
 
-type Results = Vec<(String, std::result::Result<(), String>)>;
-
 /// The suite and where its programs run.
-struct Suite<'a> {
+struct Programs<'a> {
     places: &'a Places,
+    title: String,
     programs: Vec<Program>,
-    scratch: PathBuf,
 }
 
 /// The crate's libffi, as its authors would build it.
@@ -104,60 +99,54 @@ impl Vendored {
 /// Runs all rows.
 pub fn run(places: &Places, report: &mut Report) -> Result<()> {
     let vendored = Vendored::build(places)?;
-    let version = &vendored.version;
-    let suite = Suite::build(places, &vendored)?;
-    let vendored_libraries = vendored.libraries();
+    let mut suite = Programs::build(places, &vendored)?;
+    let libraries = vendored.libraries();
+    let own = Way::found_first("itself", libraries.join("libffi.so.8"));
+    works(report, &suite, &own);
     let debian = places.debian()?;
-    let debian_libffi = find(&debian.join("tree"), "libffi.so.8")?;
-    let debian_version = debian_version(&debian, "libffi")?;
-    let debian_libraries = debian_libffi.parent().unwrap_or(&debian).to_owned();
+    let theirs = Way::found_first(&debian.title, debian.libffi.clone());
+    let with_theirs = stops(report, &suite, &theirs, "strict", STOPPED);
 
-    // Controls: the suite and the policies are what they should be.
-    let own = Way::found_first("vendored", vendored_libraries.join("libffi.so.8"), &[]);
-    let passed = suite.count(&suite.run(&own, "none", |_| true));
-    let all = suite.programs.len();
-    report.note(&format!("libffi {version}, control: itself, none: {passed} of {all}"));
-    let control = if passed == all { Ok(()) } else { Err(format!("only {passed} of {all}")) };
-    report.result("libffi control, its own library passes", &control);
+    let drop_in = Way::found_first("drop-in", places.ours("ffi/libffi.so.8"));
+    rows(report, &suite, &drop_in, &POLICIES, LIBFFI_PROGRAMS);
+    let library = places.ours("libtrampfd-ffi-preload.so");
+    let preload = Way::preloaded("preload", library.clone(), Some(&libraries));
+    rows(report, &suite, &preload, &POLICIES, LIBFFI_PROGRAMS);
 
-    let theirs = Way::found_first("Debian's", debian_libffi, &[]);
-    let loaded = suite.run(&theirs, "none", |_| true);
-    let passed = suite.count(&loaded);
-    report.note(&format!("libffi {version}, control: {debian_version}, none: {passed} of {all}"));
-    let strict = suite.run(&theirs, "strict", |_| true);
-    let stopped = passed.saturating_sub(suite.count(&strict));
-    report.note(&format!("libffi {version}, control: {debian_version}, strict: {stopped} stopped"));
-    let control = if stopped >= STOPPED { Ok(()) } else { Err(format!("only {stopped}")) };
-    report.result("libffi control, strict stops a library that writes code", &control);
-
-    let over_vendored = [&*vendored_libraries];
-    let preload = places.ours("libtrampfd-ffi-preload.so");
-    let ways = [
-        Way::found_first("drop-in", places.ours("ffi/libffi.so.8"), &[]),
-        Way::preloaded("preload", preload.clone(), &over_vendored),
-    ];
-    for way in &ways {
-        for policy in POLICIES {
-            suite.row(
-                report,
-                &format!("libffi {version}, {}, {policy}:", way.name),
-                way,
-                policy,
-                |_| true,
-                FLOOR,
-            );
-        }
-    }
     // Over a library that is older than the suite: what it can load at all.
-    let way = Way::preloaded("preload", preload, &[&debian_libraries]);
-    let name = format!("libffi {version}, preload over {debian_version}, strict:");
-    let can_load = |n: usize| loaded[n].1.is_ok();
-    suite.row(report, &name, &way, "strict", can_load, passed.max(FLOOR - 50));
+    let loads = passed(&with_theirs);
+    let mut with_theirs = with_theirs.into_iter();
+    suite.programs.retain(|_| with_theirs.next().is_some_and(|(_, outcome)| outcome.is_ok()));
+    let name = format!("preload over {}", debian.title);
+    let preload = Way::preloaded(&name, library, debian.libraries());
+    rows(report, &suite, &preload, &["strict"], loads.max(LIBFFI_PROGRAMS - MISSING));
     Ok(())
 }
 
-impl<'a> Suite<'a> {
-    fn build(places: &'a Places, vendored: &Vendored) -> Result<Suite<'a>> {
+impl Suite for Programs<'_> {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn results(&self, way: &Way, policy: &str) -> Results {
+        each(&self.programs, |program, thread| {
+            (program.name.clone(), self.one(program, way, policy, thread))
+        })
+    }
+
+    fn in_use(&self, way: &Way, policy: &str) -> Outcome {
+        const WITNESS: &str = "closures/closure_loc_fn0.c -O2";
+        const SYMBOLS: [&str; 2] = ["ffi_closure_alloc", "ffi_prep_closure_loc"];
+        let program = self.programs.iter().find(|program| program.name == WITNESS);
+        let program = program.ok_or_else(|| format!("there is no program {WITNESS}"))?;
+        let mut command = under(self.places, policy, way, &program.file);
+        let object = program.file.to_string_lossy();
+        binds(&mut command, &object, &SYMBOLS, way, &self.places.said("bindings"))
+    }
+}
+
+impl<'a> Programs<'a> {
+    fn build(places: &'a Places, vendored: &Vendored) -> Result<Programs<'a>> {
         let tests = vendored.sources.join("testsuite");
         let kept = places.kept.join("libffi-programs");
         let programs = programs(&tests, &kept)?;
@@ -166,34 +155,16 @@ impl<'a> Suite<'a> {
         places.once("libffi-programs", &key, |_| {
             each(&programs, |program, _| compile(program, vendored)).into_iter().collect()
         })?;
-        let scratch = places.kept.join("said");
-        fs::create_dir_all(&scratch).context(|| scratch.display().to_string())?;
-        Ok(Suite { places, programs, scratch })
+        Ok(Programs { places, title: format!("libffi {}", vendored.version), programs })
     }
 
-    /// The results of the programs whose number is wanted.
-    fn run(&self, way: &Way, policy: &str, wanted: impl Fn(usize) -> bool) -> Results {
-        let programs = self.programs.iter().enumerate();
-        let jobs: Vec<&Program> =
-            programs.filter(|(n, _)| wanted(*n)).map(|(_, program)| program).collect();
-        each(&jobs, |program, thread| {
-            (program.name.clone(), self.one(program, way, policy, thread))
-        })
-    }
-
-    fn one(
-        &self,
-        program: &Program,
-        way: &Way,
-        policy: &str,
-        thread: usize,
-    ) -> std::result::Result<(), String> {
+    fn one(&self, program: &Program, way: &Way, policy: &str, thread: usize) -> Outcome {
         if !program.file.exists() {
             let why = fs::read_to_string(program.error()).unwrap_or_default();
             return Err(format!("not run: it does not compile: {why}"));
         }
         let mut command = under(self.places, policy, way, &program.file);
-        let ended = work::run(&mut command, &self.scratch.join(thread.to_string()), LIMIT)?;
+        let ended = work::run(&mut command, &self.places.said(&thread.to_string()), LIMIT)?;
         ended.well()?;
         match &program.expects {
             Some(regex) if !regex.is_match(&ended.said) => {
@@ -201,40 +172,6 @@ impl<'a> Suite<'a> {
             }
             _ => Ok(()),
         }
-    }
-
-    fn count(&self, results: &Results) -> usize {
-        results.iter().filter(|(_, outcome)| outcome.is_ok()).count()
-    }
-
-    /// A row of the report: that the library is in use, and every program.
-    fn row(
-        &self,
-        report: &mut Report,
-        name: &str,
-        way: &Way,
-        policy: &str,
-        wanted: impl Fn(usize) -> bool,
-        floor: usize,
-    ) {
-        let name = name.trim_end_matches(':');
-        let in_use = self.in_use(way, policy);
-        report.result(&format!("{name}, the library in use is ours"), &in_use);
-        if way.library.exists() {
-            report.row(name, &self.run(way, policy, wanted), floor);
-        } else {
-            report.failed(name, &format!("not run: there is no {}", way.library.display()));
-        }
-    }
-
-    fn in_use(&self, way: &Way, policy: &str) -> std::result::Result<(), String> {
-        const WITNESS: &str = "closures/closure_loc_fn0.c -O2";
-        const SYMBOLS: [&str; 2] = ["ffi_closure_alloc", "ffi_prep_closure_loc"];
-        let program = self.programs.iter().find(|program| program.name == WITNESS);
-        let program = program.ok_or_else(|| format!("there is no program {WITNESS}"))?;
-        let mut command = under(self.places, policy, way, &program.file);
-        let object = program.file.to_string_lossy();
-        binds(&mut command, &object, &SYMBOLS, way, &self.scratch.join("bindings"))
     }
 }
 
@@ -269,7 +206,7 @@ fn programs(tests: &Path, kept: &Path) -> Result<Vec<Program>> {
             let text = fs::read(&source).context(said)?;
             let text = String::from_utf8_lossy(&text);
             let expects = dg::output(&text).context(said)?;
-            let conventions = if text.contains("ABI_NUM") { 2 } else { 1 };
+            let conventions = if text.contains("ABI_NUM") { CONVENTIONS.len() } else { 1 };
             let highest = numbered.map_or(0, |(_, highest)| *highest);
             for optimisation in OPTIMISATIONS {
                 for (suffix, definitions) in &CONVENTIONS[..conventions] {

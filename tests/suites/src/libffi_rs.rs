@@ -16,9 +16,9 @@ use vm_fetch::files::remake;
 use vm_fetch::process::{output, run as run_to_end};
 
 use crate::libffi::Vendored;
-use crate::places::{Places, cargo, debian_version, find, list};
-use crate::report::Report;
-use crate::row::{POLICIES, Way, binds, under};
+use crate::places::{Places, cargo, list};
+use crate::report::{Outcome, Report, Results};
+use crate::row::{POLICIES, Suite, Way, binds, rows, stops, under, works};
 use crate::work::{self, each};
 
 /// libffi 5.2.0 has 25 tests and 20 examples.
@@ -27,65 +27,72 @@ const FLOOR: usize = 45;
 const STOPPED: usize = 10;
 const LIMIT: Duration = Duration::from_secs(120);
 
-type Results = Vec<(String, std::result::Result<(), String>)>;
-
-struct Suite<'a> {
+struct Crate<'a> {
     places: &'a Places,
+    title: String,
     /// The test program.
     tests: PathBuf,
     /// Examples: name, program.
     examples: Vec<(String, PathBuf)>,
-    scratch: PathBuf,
 }
 
 /// Runs all rows.
 pub fn run(places: &Places, report: &mut Report) -> Result<()> {
     let vendored = Vendored::build(places)?;
     let (sources, version) = places.crate_sources("libffi")?;
-    let suite = Suite::build(places, &vendored, &sources, &version)?;
-    let title = format!("libffi-rs {version}");
+    let suite = Crate::build(places, &vendored, &sources, &version)?;
     let debian = places.debian()?;
-    let theirs = find(&debian.join("tree"), "libffi.so.8")?;
-    let libraries = theirs.parent().unwrap_or(&debian).to_owned();
-    let their_version = debian_version(&debian, "libffi")?;
-
-    let theirs = Way::found_first("Debian's", theirs, &[]);
-    let results = suite.run(&theirs, "none");
-    let (passed, all) = (count(&results), results.len());
-    report.note(&format!("{title}, control: libffi {their_version}, none: {passed} of {all}"));
-    let control = if passed == all { Ok(()) } else { Err(format!("only {passed} of {all}")) };
-    report.result("libffi-rs control, Debian's libffi passes", &control);
-    let stopped = passed - count(&suite.run(&theirs, "strict")).min(passed);
-    report.note(&format!("{title}, control: libffi {their_version}, strict: {stopped} stopped"));
-    let control = if stopped >= STOPPED { Ok(()) } else { Err(format!("only {stopped}")) };
-    report.result("libffi-rs control, strict stops Debian's libffi", &control);
-
-    let ways = [
-        Way::found_first("drop-in", places.ours("ffi/libffi.so.8"), &[]),
-        Way::preloaded("preload", places.ours("libtrampfd-ffi-preload.so"), &[&libraries]),
-    ];
-    for way in &ways {
-        for policy in POLICIES {
-            let name = format!("{title}, {}, {policy}", way.name);
-            let in_use = suite.in_use(way, policy);
-            report.result(&format!("{name}, the library in use is ours"), &in_use);
-            if way.library.exists() {
-                report.row(&name, &suite.run(way, policy), FLOOR);
-            } else {
-                report.failed(&name, &format!("not run: there is no {}", way.library.display()));
-            }
-        }
+    let theirs = Way::found_first(&debian.title, debian.libffi.clone());
+    works(report, &suite, &theirs);
+    stops(report, &suite, &theirs, "strict", STOPPED);
+    let preload = places.ours("libtrampfd-ffi-preload.so");
+    for way in [
+        Way::found_first("drop-in", places.ours("ffi/libffi.so.8")),
+        Way::preloaded("preload", preload, debian.libraries()),
+    ] {
+        rows(report, &suite, &way, &POLICIES, FLOOR);
     }
     Ok(())
 }
 
-impl<'a> Suite<'a> {
+impl Suite for Crate<'_> {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// Every test and every example.
+    fn results(&self, way: &Way, policy: &str) -> Results {
+        let mut results = match self.tests(way, policy) {
+            Ok(results) => results,
+            Err(e) => vec![("the test program".to_owned(), Err(e))],
+        };
+        results.extend(each(&self.examples, |(name, program), thread| {
+            let mut command = under(self.places, policy, way, program);
+            let said = self.places.said(&thread.to_string());
+            (name.clone(), work::run(&mut command, &said, LIMIT).and_then(|e| e.well()))
+        }));
+        results
+    }
+
+    fn in_use(&self, way: &Way, policy: &str) -> Outcome {
+        const SYMBOLS: [&str; 4] =
+            ["ffi_closure_alloc", "ffi_prep_closure_loc", "ffi_closure_free", "ffi_call"];
+        // What a preload leaves to the library that it goes over.
+        let symbols = if way.name == "preload" { &SYMBOLS[..3] } else { &SYMBOLS };
+        let mut command = under(self.places, policy, way, &self.tests);
+        command.arg("--list");
+        let object = self.tests.to_string_lossy();
+        binds(&mut command, &object, symbols, way, &self.places.said("bindings"))
+    }
+}
+
+impl<'a> Crate<'a> {
     fn build(
         places: &'a Places,
         vendored: &Vendored,
         sources: &Path,
         version: &str,
-    ) -> Result<Suite<'a>> {
+    ) -> Result<Crate<'a>> {
         let rustc = output(cargo(sources).arg("--version"))?;
         let key = format!("1 {version} {} {}", vendored.version, rustc.trim());
         let dir = places.once("libffi-rs", &key, |dir| build(dir, sources, vendored))?;
@@ -95,33 +102,17 @@ impl<'a> Suite<'a> {
         };
         let names = read("examples.names")?;
         let example = |(n, name): (usize, &str)| (name.to_owned(), example(&dir, n));
-        let scratch = places.kept.join("said");
-        fs::create_dir_all(&scratch).context(|| scratch.display().to_string())?;
-        Ok(Suite {
+        Ok(Crate {
             places,
+            title: format!("libffi-rs {version}"),
             tests: PathBuf::from(read("tests.path")?),
             examples: names.lines().enumerate().map(example).collect(),
-            scratch,
         })
-    }
-
-    /// Every test and every example.
-    fn run(&self, way: &Way, policy: &str) -> Results {
-        let mut results = match self.tests(way, policy) {
-            Ok(results) => results,
-            Err(e) => vec![("the test program".to_owned(), Err(e))],
-        };
-        results.extend(each(&self.examples, |(name, program), thread| {
-            let mut command = under(self.places, policy, way, program);
-            let scratch = self.scratch.join(thread.to_string());
-            (name.clone(), work::run(&mut command, &scratch, LIMIT).and_then(|e| e.well()))
-        }));
-        results
     }
 
     /// The tests of the test program, by its list of them.
     fn tests(&self, way: &Way, policy: &str) -> std::result::Result<Results, String> {
-        let scratch = self.scratch.join("libffi-rs");
+        let scratch = self.places.said("libffi-rs");
         let run = |words: &[&str]| {
             let mut command = under(self.places, policy, way, &self.tests);
             command.args(words);
@@ -135,21 +126,6 @@ impl<'a> Suite<'a> {
             .map(|name| (name.to_owned(), outcome(&ended.said, name, end.as_deref())))
             .collect())
     }
-
-    fn in_use(&self, way: &Way, policy: &str) -> std::result::Result<(), String> {
-        const SYMBOLS: [&str; 4] =
-            ["ffi_closure_alloc", "ffi_prep_closure_loc", "ffi_closure_free", "ffi_call"];
-        // What a preload leaves to the library that it goes over.
-        let symbols = if way.name == "preload" { &SYMBOLS[..3] } else { &SYMBOLS };
-        let mut command = under(self.places, policy, way, &self.tests);
-        command.arg("--list");
-        let object = self.tests.to_string_lossy();
-        binds(&mut command, &object, symbols, way, &self.scratch.join("bindings"))
-    }
-}
-
-fn count(results: &Results) -> usize {
-    results.iter().filter(|(_, outcome)| outcome.is_ok()).count()
 }
 
 fn names_listed(said: &str) -> impl Iterator<Item = &str> {
@@ -157,7 +133,7 @@ fn names_listed(said: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What the test program said of a test; `end` is how it ended, if not well.
-fn outcome(said: &str, name: &str, end: Option<&str>) -> std::result::Result<(), String> {
+fn outcome(said: &str, name: &str, end: Option<&str>) -> Outcome {
     let line = format!("test {name} ... ");
     match said.lines().find_map(|l| l.strip_prefix(&line)) {
         Some("ok") => Ok(()),

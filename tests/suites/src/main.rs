@@ -23,11 +23,13 @@
 //! | `nested.rs` | GCC's programs with nested functions |
 //! | `row.rs` | how a library gets into a program, and that it is the one in use |
 //! | `work.rs` | running many programs, each within a time limit |
+//! | `arch` | what differs by architecture |
 //! | `places.rs`, `report.rs` | where things are, what came out |
 //!
 //! Every suite has *controls*: the libraries that everybody has, under the same policies. They
 //! show that the programs work at all, and that the policy does stop what it should.
 
+mod arch;
 mod ctypes;
 mod dg;
 mod libffi;
@@ -44,9 +46,9 @@ use places::Places;
 use report::Report;
 use vm_fetch::error::Result;
 
-type Suite = fn(&Places, &mut Report) -> Result<()>;
+type Run = fn(&Places, &mut Report) -> Result<()>;
 
-const SUITES: [(&str, Suite); 4] = [
+const SUITES: [(&str, Run); 4] = [
     ("libffi", libffi::run),
     ("ctypes", ctypes::run),
     ("libffi-rs", libffi_rs::run),

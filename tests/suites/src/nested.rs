@@ -18,8 +18,8 @@ use vm_fetch::files::{remake, remove_if_any};
 use vm_fetch::process::{output, run as run_to_end};
 
 use crate::places::{Places, find, list};
-use crate::report::Report;
-use crate::row::{POLICIES, Way, binds, under};
+use crate::report::{Outcome, Report, Results};
+use crate::row::{POLICIES, Suite, Way, binds, rows, stops, under, works};
 use crate::work::{self, each};
 
 const RELEASE: [&str; 2] = ["trixie", "trixie-security"];
@@ -52,9 +52,6 @@ const DELETED: &str = "__gcc_nested_func_ptr_deleted";
 /// Under MDWE at least so many of them abort with libgcc.
 const STOPPED: usize = 14;
 const LIMIT: Duration = Duration::from_secs(60);
-
-type Outcome = std::result::Result<(), String>;
-type Results = Vec<(String, Outcome)>;
 
 /// How the runtime gets into a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,85 +100,106 @@ struct Object {
     words: Vec<&'static str>,
 }
 
-struct Suite<'a> {
+/// The compiler in its root, and what it has compiled.
+struct Root<'a> {
     places: &'a Places,
     tree: PathBuf,
     objects: Vec<Object>,
-    scratch: PathBuf,
+}
+
+/// The programs of one way of linking.
+struct Linked<'a> {
+    root: &'a Root<'a>,
+    link: Link,
+    title: String,
+    /// That what was linked in is ours.
+    definition: Outcome,
 }
 
 /// Runs all rows.
 pub fn run(places: &Places, report: &mut Report) -> Result<()> {
-    let suite = Suite::new(places)?;
+    let root = Root::new(places)?;
+    let all = root.objects.len();
     let title = format!("nested functions of {GCC}");
-    let all = suite.objects.len();
+    let linked = |link, definition| Linked { root: &root, link, title: title.clone(), definition };
 
-    suite.link(Link::Libgcc)?;
-    suite.link(Link::LibgccStatic)?;
-    let nothing = Way { name: "libgcc".into(), variables: Vec::new(), library: PathBuf::new() };
     for link in [Link::Libgcc, Link::LibgccStatic] {
-        let name = link.name();
-        let passed = count(&suite.run(link, &nothing, "none"));
-        report.note(&format!("{title}, control: {name}, none: {passed} of {all}"));
-        let control = if passed == all { Ok(()) } else { Err(format!("only {passed} of {all}")) };
-        report.result(&format!("nested control, {name} passes"), &control);
-        for policy in ["mdwe", "strict"] {
-            let stopped = passed - count(&suite.run(link, &nothing, policy)).min(passed);
-            report.note(&format!("{title}, control: {name}, {policy}: {stopped} stopped"));
-            let control = if stopped >= STOPPED { Ok(()) } else { Err(format!("only {stopped}")) };
-            report.result(&format!("nested control, {policy} stops {name}"), &control);
-        }
+        root.link(link)?;
+        let libgcc = Way { name: link.name().into(), variables: vec![], library: PathBuf::new() };
+        let programs = linked(link, Ok(()));
+        works(report, &programs, &libgcc);
+        stops(report, &programs, &libgcc, "mdwe", STOPPED);
+        stops(report, &programs, &libgcc, "strict", STOPPED);
     }
 
     let library = places.ours("libtrampfd.so.0");
-    let object = places.ours("libtrampfd-nested.a");
-    let inside = Way { name: "object".into(), variables: Vec::new(), library: object };
+    let inside = |name: &str| Way {
+        name: name.to_owned(),
+        variables: vec![],
+        library: places.ours("libtrampfd-nested.a"),
+    };
     for (way, link) in [
-        (Way::preloaded("preload", library.clone(), &[]), Link::Libgcc),
-        (Way::found_first("linked first", library, &[]), Link::First),
-        (inside.clone(), Link::Object),
-        (Way { name: "static".into(), ..inside }, Link::Static),
+        (Way::preloaded("preload", library.clone(), None), Link::Libgcc),
+        (Way::found_first("linked first", library), Link::First),
+        (inside("object"), Link::Object),
+        (inside("static"), Link::Static),
     ] {
-        let title = format!("{title}, {}", way.name);
-        if !way.library.exists() {
-            report.failed(&title, &format!("not run: there is no {}", way.library.display()));
-            continue;
-        }
-        if link != Link::Libgcc {
-            // Programs of an earlier library are not this one's.
-            let linked = suite.link(link);
-            report.result(
-                &format!("{title}, all can be linked"),
-                &linked.as_ref().map(drop).map_err(ToString::to_string),
-            );
-            let from = linked.map_err(|e| format!("not linked: {e}"));
-            let from = from.and_then(|said| definition_is_ours(link, &said));
-            report.result(&format!("{title}, the definition linked is ours"), &from);
-            let stacks = suite.stacks(link).map_err(|e| e.to_string());
-            let stacks = stacks.and_then(|said| match &said[..] {
+        let mut definition = Ok(());
+        if link.library().is_some() && way.library.exists() {
+            let said = root.link(link).map_err(|e| e.to_string());
+            definition = said.and_then(|said| definition_is_ours(link, &said));
+            let stacks = root.executable_stacks(link).map_err(|e| e.to_string());
+            let stacks = stacks.and_then(|programs| match &programs[..] {
                 [] => Ok(()),
                 some => Err(some.join("; ")),
             });
-            report.result(&format!("{title}, no stack is executable"), &stacks);
+            report.result(&format!("{title}, {}, no stack is executable", way.name), &stacks);
         }
-        for policy in POLICIES {
-            let name = format!("{title}, {policy}");
-            if matches!(link, Link::Libgcc | Link::First) {
-                let in_use = suite.in_use(link, &way, policy);
-                report.result(&format!("{name}, the library in use is ours"), &in_use);
-            }
-            report.row(&name, &suite.run(link, &way, policy), all);
-        }
+        rows(report, &linked(link, definition), &way, &POLICIES, all);
     }
     Ok(())
 }
 
-impl<'a> Suite<'a> {
-    fn new(places: &'a Places) -> Result<Suite<'a>> {
+impl Suite for Linked<'_> {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn results(&self, way: &Way, policy: &str) -> Results {
+        let places = self.root.places;
+        each(&self.root.objects, |object, thread| {
+            let program = self.root.program(self.link, object);
+            let outcome = if program.exists() {
+                let mut command = under(places, policy, way, &program);
+                let ended = work::run(&mut command, &places.said(&thread.to_string()), LIMIT);
+                ended.and_then(|ended| ended.well())
+            } else {
+                Err("not run: it is not linked".to_owned())
+            };
+            (object.name.clone(), outcome)
+        })
+    }
+
+    /// The linker said so, and where the loader has its part in it, it too.
+    fn in_use(&self, way: &Way, policy: &str) -> Outcome {
+        self.definition.clone()?;
+        if matches!(self.link, Link::Object | Link::Static) {
+            return Ok(());
+        }
+        let object = self.root.objects.iter().find(|object| object.name == WITNESS);
+        let object = object.ok_or_else(|| format!("there is no program {WITNESS}"))?;
+        let program = self.root.program(self.link, object);
+        let places = self.root.places;
+        let mut command = under(places, policy, way, &program);
+        let name = program.to_string_lossy();
+        binds(&mut command, &name, &[CREATED, DELETED], way, &places.said("bindings"))
+    }
+}
+
+impl<'a> Root<'a> {
+    fn new(places: &'a Places) -> Result<Root<'a>> {
         let dir = places.once("gcc", &format!("1 {RELEASE:?} {GCC} {PROGRAMS:?}"), fetch)?;
         let tree = dir.join("tree");
-        let scratch = places.kept.join("said");
-        fs::create_dir_all(&scratch).context(|| scratch.display().to_string())?;
         let mut objects = Vec::new();
         for program in PROGRAMS {
             let source = program.rsplit('/').next().unwrap_or(program);
@@ -194,9 +212,9 @@ impl<'a> Suite<'a> {
                 });
             }
         }
-        let suite = Suite { places, tree, objects, scratch };
-        suite.compile()?;
-        Ok(suite)
+        let root = Root { places, tree, objects };
+        root.compile()?;
+        Ok(root)
     }
 
     /// The compiler, in its root.
@@ -273,23 +291,9 @@ impl<'a> Suite<'a> {
         .collect()
     }
 
-    fn run(&self, link: Link, way: &Way, policy: &str) -> Results {
-        each(&self.objects, |object, thread| {
-            let program = self.program(link, object);
-            let outcome = if program.exists() {
-                let mut command = under(self.places, policy, way, &program);
-                work::run(&mut command, &self.scratch.join(thread.to_string()), LIMIT)
-                    .and_then(|ended| ended.well())
-            } else {
-                Err("not run: it is not linked".to_owned())
-            };
-            (object.name.clone(), outcome)
-        })
-    }
-
     /// The programs whose stack the kernel is asked to make executable, which is what nested
     /// functions used to need, and what one careless object file brings back.
-    fn stacks(&self, link: Link) -> Result<Vec<String>> {
+    fn executable_stacks(&self, link: Link) -> Result<Vec<String>> {
         let mut bad = Vec::new();
         for object in &self.objects {
             let program = self.program(link, object);
@@ -299,15 +303,6 @@ impl<'a> Suite<'a> {
             }
         }
         Ok(bad)
-    }
-
-    fn in_use(&self, link: Link, way: &Way, policy: &str) -> Outcome {
-        let object = self.objects.iter().find(|object| object.name == WITNESS);
-        let object = object.ok_or_else(|| format!("there is no program {WITNESS}"))?;
-        let program = self.program(link, object);
-        let mut command = under(self.places, policy, way, &program);
-        let name = program.to_string_lossy();
-        binds(&mut command, &name, &[CREATED, DELETED], way, &self.scratch.join("bindings"))
     }
 }
 
@@ -333,10 +328,6 @@ fn definition_is_ours(link: Link, said: &[String]) -> Outcome {
 fn stack_is_data(headers: &str) -> bool {
     let stack = headers.lines().find(|line| line.trim_start().starts_with("GNU_STACK"));
     stack.is_some_and(|line| line.contains(" RW ") && !line.contains(" RWE "))
-}
-
-fn count(results: &Results) -> usize {
-    results.iter().filter(|(_, outcome)| outcome.is_ok()).count()
 }
 
 /// The dynamic loader in a folder of libraries.

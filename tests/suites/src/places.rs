@@ -32,6 +32,8 @@ impl Places {
         let lock = Lock::of(&kept)?;
         run(cargo(&repository).args(["build", "-q", "-p", "trampfd-host"]))?;
         let launcher = repository.join("target/debug/trampfd-host");
+        let said = kept.join("said");
+        fs::create_dir_all(&said).context(|| said.display().to_string())?;
         Ok(Places { repository, kept, launcher, _lock: lock })
     }
 
@@ -43,6 +45,11 @@ impl Places {
     /// A library of ours, by its path under `target/lib`.
     pub fn ours(&self, path: &str) -> PathBuf {
         self.repository.join("target/lib").join(path)
+    }
+
+    /// A file for what a program says, one at a time.
+    pub fn said(&self, name: &str) -> PathBuf {
+        self.kept.join("said").join(name)
     }
 
     /// The folder of a crate's sources, as cargo unpacked them, and the crate's version.
@@ -87,7 +94,7 @@ impl Places {
     }
 
     /// The libffi and the Python of this machine's own release, unpacked.
-    pub fn debian(&self) -> Result<PathBuf> {
+    pub fn debian(&self) -> Result<Debian> {
         let suites = own_suites()?;
         let dir = self.once("debian", &format!("1 {suites:?}"), |dir| {
             let apt = Apt::open(&dir.join("apt"), &suites, None)?;
@@ -118,13 +125,33 @@ impl Places {
             let versions = dir.join("versions");
             fs::write(&versions, said.concat()).context(|| versions.display().to_string())
         })?;
-        Ok(dir)
+        let tree = dir.join("tree");
+        let title = format!("Debian's {}", version_in(&dir, "libffi")?);
+        let python_version = version_in(&dir, "libpython3")?;
+        Ok(Debian { libffi: find(&tree, "libffi.so.8")?, title, tree, python_version })
     }
 }
 
-/// The version of a package that [`Places::debian`] fetched whose name begins so.
-pub fn debian_version(debian: &Path, name: &str) -> Result<String> {
-    let path = debian.join("versions");
+/// What [`Places::debian`] fetched.
+#[derive(Debug)]
+pub struct Debian {
+    pub tree: PathBuf,
+    pub libffi: PathBuf,
+    /// What to call that libffi.
+    pub title: String,
+    pub python_version: String,
+}
+
+impl Debian {
+    /// Where libffi lies.
+    pub fn libraries(&self) -> Option<&Path> {
+        self.libffi.parent()
+    }
+}
+
+/// The version of a package whose name begins so.
+fn version_in(dir: &Path, name: &str) -> Result<String> {
+    let path = dir.join("versions");
     let text = fs::read_to_string(&path).context(|| path.display().to_string())?;
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.split_once(' '))

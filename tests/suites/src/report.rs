@@ -2,6 +2,16 @@
 
 use std::process::ExitCode;
 
+/// `Err` says why it failed.
+pub type Outcome = Result<(), String>;
+/// Programs, or tests in one, and how each ended.
+pub type Results = Vec<(String, Outcome)>;
+
+/// How many passed.
+pub fn passed(results: &Results) -> usize {
+    results.iter().filter(|(_, outcome)| outcome.is_ok()).count()
+}
+
 /// Results, printed as they come.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -10,17 +20,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// A result: `Err` says why it failed.
-    pub fn result(&mut self, name: &str, outcome: &Result<(), String>) {
+    pub fn result(&mut self, name: &str, outcome: &Outcome) {
         match outcome {
-            Ok(()) => self.ok(name),
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok {name}");
+            }
             Err(why) => self.failed(name, why),
         }
-    }
-
-    pub fn ok(&mut self, name: &str) {
-        self.passed += 1;
-        println!("ok {name}");
     }
 
     pub fn failed(&mut self, name: &str, why: &str) {
@@ -33,14 +40,13 @@ impl Report {
         println!("# {}", flat(text));
     }
 
-    /// The results of a row and their numbers. At least `floor` must have passed: a row in which
+    /// The results of a row and their numbers. There must be at least `floor`: a row in which
     /// nothing was found to run has failed.
-    pub fn row(&mut self, name: &str, results: &[(String, Result<(), String>)], floor: usize) {
+    pub fn row(&mut self, name: &str, results: &Results, floor: usize) {
         for (program, outcome) in results {
             self.result(&format!("{name} {program}"), outcome);
         }
-        let passed = results.iter().filter(|(_, outcome)| outcome.is_ok()).count();
-        self.note(&format!("{name}: {passed} of {}", results.len()));
+        self.note(&format!("{name}: {} of {}", passed(results), results.len()));
         if results.len() < floor {
             let why = format!("{} programs, where there are at least {floor}", results.len());
             self.failed(&format!("{name}, its number"), &why);
@@ -72,14 +78,14 @@ mod tests {
     #[test]
     fn a_row_of_nothing_has_failed() {
         let mut report = Report::default();
-        report.row("empty", &[], 1);
+        report.row("empty", &Vec::new(), 1);
         assert_eq!((report.passed, report.failed), (0, 1));
     }
 
     #[test]
     fn a_row_counts_each_program() {
         let mut report = Report::default();
-        let results = [("a".into(), Ok(())), ("b".into(), Err("broken".into()))];
+        let results = vec![("a".into(), Ok(())), ("b".into(), Err("broken".into()))];
         report.row("two", &results, 2);
         assert_eq!((report.passed, report.failed), (1, 1));
         report.row("too few", &results, 3);

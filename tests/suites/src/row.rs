@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::places::Places;
+use crate::report::{Outcome, Report, Results, passed};
 use crate::work;
 
 /// The policies that every library of ours must work under.
@@ -22,25 +23,84 @@ pub const POLICIES: [&str; 3] = ["none", "mdwe", "strict"];
 #[derive(Clone, Debug)]
 pub struct Way {
     pub name: String,
-    pub variables: Vec<(String, OsString)>,
+    pub variables: Vec<(&'static str, OsString)>,
     /// The library that the program's calls must go to.
     pub library: PathBuf,
 }
 
 impl Way {
     /// The library stands first in the search.
-    pub fn found_first(name: &str, library: PathBuf, then: &[&Path]) -> Way {
-        let folder = library.parent().unwrap_or(Path::new("/")).to_owned();
-        let folders: Vec<&Path> = [&*folder].into_iter().chain(then.iter().copied()).collect();
-        let variables = vec![work::paths("LD_LIBRARY_PATH", &folders)];
+    pub fn found_first(name: &str, library: PathBuf) -> Way {
+        let folder = library.parent().unwrap_or(Path::new("/")).as_os_str().to_owned();
+        let variables = vec![("LD_LIBRARY_PATH", folder)];
         Way { name: name.to_owned(), variables, library }
     }
 
-    /// The library is preloaded; the one it goes over is in a folder.
-    pub fn preloaded(name: &str, library: PathBuf, over: &[&Path]) -> Way {
-        let variables =
-            vec![work::paths("LD_LIBRARY_PATH", over), work::paths("LD_PRELOAD", &[&library])];
-        Way { name: name.to_owned(), variables, library }
+    /// The library is preloaded, and the one it goes over is in a folder, if it is not the
+    /// program's own.
+    pub fn preloaded(name: &str, library: PathBuf, over: Option<&Path>) -> Way {
+        let over = over.map(|folder| ("LD_LIBRARY_PATH", folder.as_os_str().to_owned()));
+        let preload = ("LD_PRELOAD", library.as_os_str().to_owned());
+        Way {
+            name: name.to_owned(),
+            variables: over.into_iter().chain([preload]).collect(),
+            library,
+        }
+    }
+}
+
+/// Programs that are run with one library after the other.
+pub trait Suite {
+    /// What the name of each row begins with.
+    fn title(&self) -> &str;
+    /// How each program ends.
+    fn results(&self, way: &Way, policy: &str) -> Results;
+    /// That the library of `way` is the one that the programs use.
+    fn in_use(&self, way: &Way, policy: &str) -> Outcome;
+}
+
+/// A control: without a policy everything passes with a library that everybody has.
+pub fn works(report: &mut Report, suite: &impl Suite, way: &Way) {
+    let results = suite.results(way, "none");
+    let (passed, all) = (passed(&results), results.len());
+    let title = format!("{}, control: {}", suite.title(), way.name);
+    report.note(&format!("{title}, none: {passed} of {all}"));
+    let control = match results.into_iter().find(|(_, outcome)| outcome.is_err()) {
+        Some((name, Err(why))) => Err(format!("{passed} of {all}; {name}: {why}")),
+        _ => Ok(()),
+    };
+    report.result(&format!("{title} passes"), &control);
+}
+
+/// A control: with such a library the policy makes at least `fewest` programs fail. Returns what
+/// came out without the policy.
+pub fn stops(
+    report: &mut Report,
+    suite: &impl Suite,
+    way: &Way,
+    policy: &str,
+    fewest: usize,
+) -> Results {
+    let free = suite.results(way, "none");
+    let stopped = passed(&free).saturating_sub(passed(&suite.results(way, policy)));
+    let title = format!("{}, control: {}", suite.title(), way.name);
+    let numbers = format!("stops {stopped} of the {} that pass without it", passed(&free));
+    report.note(&format!("{title}, {policy} {numbers}"));
+    let control = if stopped >= fewest { Ok(()) } else { Err(numbers) };
+    report.result(&format!("{title}, {policy} stops it"), &control);
+    free
+}
+
+/// A row for each policy: that the library in use is this one, and every program.
+pub fn rows(report: &mut Report, suite: &impl Suite, way: &Way, policies: &[&str], floor: usize) {
+    for policy in policies {
+        let name = format!("{}, {}, {policy}", suite.title(), way.name);
+        if !way.library.exists() {
+            report.failed(&name, &format!("not run: there is no {}", way.library.display()));
+            continue;
+        }
+        report.result(&format!("{name}, the library in use is ours"), &suite.in_use(way, policy));
+        report.row(&name, &suite.results(way, policy), floor);
     }
 }
 
@@ -51,7 +111,7 @@ pub fn under(places: &Places, policy: &str, way: &Way, program: &Path) -> Comman
     for name in ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_DEBUG"] {
         command.env_remove(name);
     }
-    command.envs(way.variables.iter().map(|(name, value)| (name, value)));
+    command.envs(way.variables.iter().cloned());
     command
 }
 
@@ -63,10 +123,7 @@ pub fn binds(
     symbols: &[&str],
     way: &Way,
     scratch: &Path,
-) -> Result<(), String> {
-    if !way.library.exists() {
-        return Err(format!("not run: there is no {}", way.library.display()));
-    }
+) -> Outcome {
     command.env("LD_DEBUG", "bindings").env("LD_BIND_NOW", "1");
     let ended = work::run(command, scratch, Duration::from_secs(60))?;
     let wanted = way.library.canonicalize().map_err(|e| e.to_string())?;

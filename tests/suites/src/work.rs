@@ -1,12 +1,13 @@
 //! Runs many programs, as many at a time as there are processors, each within a time limit.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::report::Outcome;
 
 /// What a program wrote to both its outputs, and how it ended.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub struct Ended {
 
 impl Ended {
     /// Exit status 0, or why that is not so.
-    pub fn well(&self) -> Result<(), String> {
+    pub fn well(&self) -> Outcome {
         let lines: Vec<&str> = self.said.lines().filter(|line| !line.trim().is_empty()).collect();
         let tail = lines[lines.len().saturating_sub(4)..].join("; ");
         match (self.status.success(), self.status.signal()) {
@@ -76,18 +77,6 @@ pub fn each<J: Sync, R: Send>(jobs: &[J], work: impl Fn(&J, usize) -> R + Sync) 
     });
     all.sort_by_key(|(at, _)| *at);
     all.into_iter().map(|(_, result)| result).collect()
-}
-
-/// `NAME=first:second`, a variable that holds a list of paths.
-pub fn paths(name: &str, list: &[&Path]) -> (String, OsString) {
-    let mut value = OsString::new();
-    for (n, path) in list.iter().enumerate() {
-        if n > 0 {
-            value.push(":");
-        }
-        value.push(path);
-    }
-    (name.to_owned(), value)
 }
 
 #[cfg(test)]
