@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! target/suites/gcc/tree            the root: compiler, C library
-//! target/suites/gcc/tree/work       what it compiles and links: sources, objects, WAY/programs
+//! target/suites/gcc/tree/nested     what it compiles and links: sources, objects, WAY/programs
 //! ```
 
 use std::fs;
@@ -94,7 +94,7 @@ impl Link {
 /// A program's object file.
 struct Object {
     name: String,
-    /// In the root's folder `work`.
+    /// In the root's folder `nested`.
     file: String,
     /// What the source wants to be linked with.
     words: Vec<&'static str>,
@@ -198,7 +198,7 @@ impl Suite for Linked<'_> {
 
 impl<'a> Root<'a> {
     fn new(places: &'a Places) -> Result<Root<'a>> {
-        let dir = places.once("gcc", &format!("1 {RELEASE:?} {GCC} {PROGRAMS:?}"), fetch)?;
+        let dir = places.once("gcc", &format!("2 {RELEASE:?} {GCC} {PROGRAMS:?}"), fetch)?;
         let tree = dir.join("tree");
         let mut objects = Vec::new();
         for program in PROGRAMS {
@@ -227,23 +227,23 @@ impl<'a> Root<'a> {
 
     /// Compiles what is not compiled yet.
     fn compile(&self) -> Result<()> {
-        let work = self.tree.join("work");
+        let here = self.tree.join("nested");
         each(&self.objects, |object, _| {
-            if work.join(&object.file).exists() {
+            if here.join(&object.file).exists() {
                 return Ok(());
             }
             let (source, optimisation) = object
                 .name
                 .split_once(' ')
                 .ok_or_else(|| Error::new("an object without a name"))?;
-            let text = fs::read_to_string(work.join(source)).context(|| source.to_owned())?;
+            let text = fs::read_to_string(here.join(source)).context(|| source.to_owned())?;
             let mut command = self.gcc();
             command.args(options(&text)).args(&object.words).arg(optimisation);
             // Under a name of its own, so that what is interrupted is not taken for whole.
             let part = format!("{}.part", object.file);
-            command.args(["-c", &format!("/work/{source}"), "-o", &format!("/work/{part}")]);
+            command.args(["-c", &format!("/nested/{source}"), "-o", &format!("/nested/{part}")]);
             run_to_end(&mut command)?;
-            fs::rename(work.join(part), work.join(&object.file)).context(|| object.file.clone())
+            fs::rename(here.join(part), here.join(&object.file)).context(|| object.file.clone())
         })
         .into_iter()
         .collect()
@@ -252,16 +252,16 @@ impl<'a> Root<'a> {
     /// The program that an object was linked to.
     fn program(&self, link: Link, object: &Object) -> PathBuf {
         let name = object.file.trim_end_matches(".o");
-        self.tree.join("work").join(link.name()).join(name)
+        self.tree.join("nested").join(link.name()).join(name)
     }
 
     /// Links all programs; what the linker said of where the entries come from.
     fn link(&self, link: Link) -> Result<Vec<String>> {
-        let work = self.tree.join("work");
-        remake(&work.join(link.name()))?;
+        let here = self.tree.join("nested");
+        remake(&here.join(link.name()))?;
         let library = link.library().map(|name| (name, self.places.ours(name)));
         if let Some((name, path)) = &library {
-            let copy = work.join(name);
+            let copy = here.join(name);
             remove_if_any(&copy)?;
             fs::copy(path, &copy).context(|| path.display().to_string())?;
         }
@@ -270,9 +270,9 @@ impl<'a> Root<'a> {
         let loader = loader_in(folder)?;
         each(&self.objects, |object, _| {
             let mut command = self.gcc();
-            command.args(&object.words).arg(format!("/work/{}", object.file));
+            command.args(&object.words).arg(format!("/nested/{}", object.file));
             if let Some((name, _)) = &library {
-                command.arg(format!("/work/{name}"));
+                command.arg(format!("/nested/{name}"));
             }
             if link.is_static() {
                 command.arg("-static");
@@ -283,7 +283,7 @@ impl<'a> Root<'a> {
             command.arg(format!("-Wl,--trace-symbol={CREATED}"));
             command.args([
                 "-o",
-                &format!("/work/{}/{}", link.name(), object.file.trim_end_matches(".o")),
+                &format!("/nested/{}/{}", link.name(), object.file.trim_end_matches(".o")),
             ]);
             run_to_end(&mut command).context(|| object.name.clone())
         })
@@ -351,7 +351,7 @@ fn options(source: &str) -> Vec<&str> {
     asked.flat_map(str::split_whitespace).filter(|word| !word.starts_with("-O")).collect()
 }
 
-/// The root and, in its folder `work`, the sources.
+/// The root and, in its folder `nested`, the sources.
 fn fetch(dir: &Path) -> Result<()> {
     let tree = dir.join("tree");
     new_root(&tree)?;
@@ -366,12 +366,12 @@ fn fetch(dir: &Path) -> Result<()> {
         .iter()
         .find(is_archive)
         .ok_or_else(|| Error::new(format!("no archive in {GCC}-source")))?;
-    let work = tree.join("work");
-    fs::create_dir_all(&work).context(|| work.display().to_string())?;
+    let here = tree.join("nested");
+    fs::create_dir_all(&here).context(|| here.display().to_string())?;
     // Without the folders; a program that the archive lacks is an error of tar.
     let mut command = Command::new("tar");
     command.args(["--no-same-owner", "--wildcards", "--transform=s:.*/::", "-xJf"]);
-    command.arg(archive).arg("-C").arg(&work);
+    command.arg(archive).arg("-C").arg(&here);
     run_to_end(command.args(PROGRAMS.map(|program| format!("*/{program}"))))?;
     fs::remove_dir_all(&unpacked).context(|| unpacked.display().to_string())
 }
@@ -382,10 +382,10 @@ mod tests {
 
     #[test]
     fn the_first_definition_counts() {
-        let ours = "ld: /work/a.o: reference to f\nld: /work/libtrampfd.so.0: definition of f\n\
+        let ours = "ld: /nested/a.o: reference to f\nld: /nested/libtrampfd.so.0: definition of f\n\
                     ld: libgcc_s.so.1: definition of f\n";
-        let theirs = "ld: /work/a.o: reference to f\nld: libgcc_s.so.1: definition of f\n\
-                      ld: /work/libtrampfd.so.0: definition of f\n";
+        let theirs = "ld: /nested/a.o: reference to f\nld: libgcc_s.so.1: definition of f\n\
+                      ld: /nested/libtrampfd.so.0: definition of f\n";
         let mut said = vec![ours.to_owned(); STOPPED];
         said.push("ld: libgcc_s.so.1: definition of f\n".into());
         assert_eq!(definition_is_ours(Link::First, &said), Ok(()));
@@ -394,7 +394,7 @@ mod tests {
         said.push(theirs.into());
         assert!(definition_is_ours(Link::First, &said).is_err());
         said.pop();
-        said.push("ld: /work/a.o: reference to f\n".into());
+        said.push("ld: /nested/a.o: reference to f\n".into());
         assert!(definition_is_ours(Link::First, &said).is_err());
     }
 
