@@ -14,7 +14,7 @@
 //! | `Class`, `Returned` | how a C type is passed, and returned |
 //! | `Placer`, `Found`, `together`, `frame` | where the arguments of a dynamic signature are, see [`crate::plan`] |
 //! | `entries`, `any`, `foreign`, `unbound` | what stubs of dynamic closures jump to |
-//! | `read_stub` | what a stub loads, and from where |
+//! | `read_stub`, `table_number` | what a stub loads, and from where; which table it is in |
 //! | `freed` | the entry that a freed slot jumps to |
 //! | `thread_word`, `set_thread_word` | a word of each thread, 0 at first, that costs no call |
 //! | `eh_frame` | unwind information for stubs at another address |

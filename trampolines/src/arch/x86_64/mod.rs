@@ -7,7 +7,8 @@
 //!  stub + 4   48 8b mm dd dd dd dd   mov  D(slot), %R     R <- slot.data
 //!  stub + 11  ff 25 dd dd dd dd      jmp *D+8(slot)       to slot.code
 //!  stub + 17  0f 0b                  ud2                  nothing falls through
-//!  stub + 19  13 bytes of padding
+//!  stub + 19  nn                    the number of its table
+//!  stub + 20  12 bytes of padding
 //!
 //!  slot + 0   data    slot + 8   code    slot + 16   16 bytes for the captured value
 //! ```
@@ -287,7 +288,7 @@ unsafe impl<const COUNT: usize> Sync for Slots<COUNT> {}
 /// address by `$stub`. Numeric labels only, so that two versions of this crate can be linked into
 /// one program.
 macro_rules! table {
-    ($table:ident, $count:expr, $name:literal, $dwarf:literal, $stub:literal,
+    ($table:ident, $number:expr, $count:expr, $name:literal, $dwarf:literal, $stub:literal,
      $stubs:ident, $slots:ident, $freed:ident) => {
         static $slots: Slots<{ $count }> =
             Slots(UnsafeCell::new([[0; SLOT_STRIDE]; $count]));
@@ -312,10 +313,12 @@ macro_rules! table {
                 concat!("mov {slots} + (2b - 1b)(%rip), %", $name),
                 "jmp *{slots} + (2b - 1b) + 8(%rip)",
                 "ud2",
+                ".byte {number}",
                 ".endr",
                 ".balign {align}, 0xcc",
                 ".cfi_endproc",
                 align = const TABLE_ALIGN,
+                number = const $number,
                 count = const $count,
                 stride = const SLOT_STRIDE,
                 slots = sym $slots,
@@ -345,18 +348,18 @@ macro_rules! table {
 }
 
 // A freed slot of these holds the address of its stub.
-table!(RDI, TABLE_SLOTS, "rdi", 5, "%rdi", stubs_rdi, SLOTS_RDI, freed_rdi);
-table!(RSI, TABLE_SLOTS, "rsi", 4, "%rsi", stubs_rsi, SLOTS_RSI, freed_rsi);
-table!(RDX, TABLE_SLOTS, "rdx", 1, "%rdx", stubs_rdx, SLOTS_RDX, freed_rdx);
-table!(RCX, TABLE_SLOTS, "rcx", 2, "%rcx", stubs_rcx, SLOTS_RCX, freed_rcx);
-table!(R8, TABLE_SLOTS, "r8", 8, "%r8", stubs_r8, SLOTS_R8, freed_r8);
-table!(R9, TABLE_SLOTS, "r9", 9, "%r9", stubs_r9, SLOTS_R9, freed_r9);
-table!(R10, TABLE_SLOTS, "r10", 10, "%r10", stubs_r10, SLOTS_R10, freed_r10);
+table!(RDI, 0, TABLE_SLOTS, "rdi", 5, "%rdi", stubs_rdi, SLOTS_RDI, freed_rdi);
+table!(RSI, 1, TABLE_SLOTS, "rsi", 4, "%rsi", stubs_rsi, SLOTS_RSI, freed_rsi);
+table!(RDX, 2, TABLE_SLOTS, "rdx", 1, "%rdx", stubs_rdx, SLOTS_RDX, freed_rdx);
+table!(RCX, 3, TABLE_SLOTS, "rcx", 2, "%rcx", stubs_rcx, SLOTS_RCX, freed_rcx);
+table!(R8, 4, TABLE_SLOTS, "r8", 8, "%r8", stubs_r8, SLOTS_R8, freed_r8);
+table!(R9, 5, TABLE_SLOTS, "r9", 9, "%r9", stubs_r9, SLOTS_R9, freed_r9);
+table!(R10, 6, TABLE_SLOTS, "r10", 10, "%r10", stubs_r10, SLOTS_R10, freed_r10);
 
 // Its slots always hold the address of their block, whose third word is the stub's address.
-table!(DYN, DYNAMIC_SLOTS, "r10", 10, "16(%r10)", stubs_dyn, SLOTS_DYN, freed_dyn);
+table!(DYN, DYNAMIC, DYNAMIC_SLOTS, "r10", 10, "16(%r10)", stubs_dyn, SLOTS_DYN, freed_dyn);
 
-table!(NEST, TABLE_SLOTS, "r10", 10, "%r10", stubs_nest, SLOTS_NEST, freed_nest);
+table!(NEST, NESTED, TABLE_SLOTS, "r10", 10, "%r10", stubs_nest, SLOTS_NEST, freed_nest);
 
 /// The table of integer argument register `n`, with `n` = `INT_REGS.len()` of the static chain
 /// register, or the one of dynamic closures or of nested functions. Called in constants only, so
@@ -424,6 +427,17 @@ pub unsafe fn read_stub(code: *const u8) -> Option<(u16, usize)> {
         dwarf,
         code.addr().wrapping_add(11).wrapping_add_signed(i32::from_le_bytes(distance) as isize),
     ))
+}
+
+/// The number of the table that a stub of this crate is in: several load the same register, and
+/// which is not told by the distance of the slot. For other stubs it is no table's number.
+///
+/// # Safety
+///
+/// 20 bytes can be read at `code`.
+pub unsafe fn table_number(code: *const u8) -> usize {
+    // SAFETY: by the contract.
+    usize::from(unsafe { code.add(19).read() })
 }
 
 /// Bytes of [`eh_frame`].
