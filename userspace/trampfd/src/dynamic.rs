@@ -55,6 +55,10 @@ impl Signature {
     pub fn result(&self) -> &Type {
         &self.0.result
     }
+
+    pub(crate) fn plan(&self) -> &'static Plan {
+        self.0.plan
+    }
 }
 
 impl fmt::Debug for Signature {

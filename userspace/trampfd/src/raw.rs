@@ -15,6 +15,7 @@ use trampfd_text::table::{Slot, StaticTable};
 use crate::backend::kernel;
 use crate::backend::text::Diagnosis;
 use crate::builder::Builder;
+use crate::dynamic::Signature;
 use crate::error::{Backend, Error};
 use crate::{block, objects, slots};
 
@@ -173,11 +174,11 @@ impl Stub {
     ///
     /// # Errors
     ///
-    /// [`Error::NoStub`] if there is none at this address.
+    /// [`Error::NoStub`] if there is none at this address, or a free one.
     ///
     /// # Safety
     ///
-    /// Some 16 bytes can be read at `stub`. If it is a stub, it came from `into_raw` and nobody
+    /// Some 20 bytes can be read at `stub`. If it is a stub, it came from `into_raw` and nobody
     /// else takes it back.
     pub unsafe fn from_raw(stub: *const ()) -> Result<Stub, Error> {
         let none = || Error::NoStub { address: stub.addr() };
@@ -189,10 +190,18 @@ impl Stub {
         let distance = slot.wrapping_sub(stub);
         let kernel = distance == kernel::DISTANCE
             && (TABLES[n].distance() as usize != distance || kernel::owns(stub));
-        if !kernel && TABLES[n].distance() as usize != distance {
+        // SAFETY: by the contract.
+        let of_table = || unsafe { arch::table_number(core::ptr::with_exposed_provenance(stub)) };
+        if !kernel && (TABLES[n].distance() as usize != distance || of_table() != n) {
             return Err(none());
         }
-        Ok(Stub { stub, n: n as u8, kernel })
+        let stub = Stub { stub, n: n as u8, kernel };
+        // SAFETY: a slot of a table of ours.
+        if !kernel && [0, FREED[n] as usize].contains(unsafe { &(*stub.slot()).code }) {
+            core::mem::forget(stub);
+            return Err(none());
+        }
+        Ok(stub)
     }
 
     /// The slot, on static text.
@@ -292,6 +301,46 @@ pub unsafe fn in_block(code: *const ()) -> bool {
     let start = code.expose_provenance() & !(arch::SLOT_STRIDE - 1);
     // SAFETY: by the contract; what lies in one page with it can be read as well.
     unsafe { !block::of_stub(start).is_null() }
+}
+
+/// Whether `code` is the stub of a block that something is bound to, and not a [`Stub`] or
+/// something else.
+///
+/// # Safety
+///
+/// Some 20 bytes can be read at `code`; if they are a stub, it is one of a live block or `Stub`.
+pub unsafe fn is_block(code: *const ()) -> bool {
+    let stub = code.expose_provenance();
+    // SAFETY: by the contract; a live stub's slot can be read.
+    unsafe {
+        let Some((CHAIN, slot)) = arch::read_stub(code.cast()) else { return false };
+        let distance = slot.wrapping_sub(stub);
+        let slot = core::ptr::with_exposed_provenance::<Slot>(slot);
+        if distance == const { arch::static_table(arch::DYNAMIC) }.distance() as usize
+            && arch::table_number(code.cast()) == arch::DYNAMIC
+        {
+            let freed = const { arch::freed::<Diagnosis>(arch::DYNAMIC) };
+            return ![0, freed as usize].contains(&(*slot).code);
+        }
+        distance == kernel::DISTANCE
+            && kernel::owns(stub)
+            && (*slot).code == arch::any as *const () as usize
+    }
+}
+
+/// What made the stub of a block.
+///
+/// # Safety
+///
+/// `block` came from [`alloc`] and was not given back.
+pub unsafe fn backend(block: NonNull<Block>) -> Backend {
+    // SAFETY: by the contract.
+    unsafe { block.as_ref() }.backend()
+}
+
+/// The plan of a signature, to [`bind`] a block to.
+pub fn plan(signature: &Signature) -> &'static Plan {
+    signature.plan()
 }
 
 /// Gives a block back, and its stub.
