@@ -27,8 +27,10 @@
 //! | `run.rs` | one run |
 //! | `set.rs` | the Rust test set under each policy |
 //! | `lives.rs`, `../lives/` | drop-in, preload, nested functions and C API |
+//! | `clients.rs`, `../clients/` | other people's programs on our libffi |
 
 mod arch;
+mod clients;
 mod kinds;
 mod lives;
 mod matrix;
@@ -183,7 +185,7 @@ fn on_host(only: &str) -> i32 {
     let wanted = |name: &str| name.contains(only);
     if only == "list" {
         runs.iter().for_each(|run| println!("{}: {}", run.name, run.expect));
-        lives::names().iter().for_each(|name| println!("{name}"));
+        lives::names().iter().chain(&clients::names()).for_each(|name| println!("{name}"));
         return 0;
     }
     for kind in &KINDS {
@@ -201,6 +203,7 @@ fn on_host(only: &str) -> i32 {
     }
     set::under_policies(&kit, &places, only, &mut |name, outcome| report.row(name, outcome));
     lives::run(&kit, &places, only, &mut |name, outcome| report.row(name, outcome));
+    clients::run(&kit, &places, only, &mut |name, outcome| report.row(name, outcome));
     // What is left of a scratch folder harms nobody.
     let _ = std::fs::remove_dir_all(&kit.scratch);
     report.end()

@@ -98,7 +98,7 @@ impl Kit {
     }
 
     /// How a command ended within the limit, and the end of what it said.
-    fn output(&self, command: &mut Command) -> Result<(ExitStatus, String), String> {
+    pub fn output(&self, command: &mut Command) -> Result<(ExitStatus, String), String> {
         let path = self.scratch.join("said");
         let said = |e: std::io::Error| format!("{}: {e}", path.display());
         let file = File::create(&path).map_err(said)?;

@@ -26,7 +26,7 @@ const ARROWS: &[Crate] = &[
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
         others: true,
     },
-    Crate { name: "trampfd-host", may_use: &[], others: true },
+    Crate { name: "trampfd-host", may_use: &["vm-fetch"], others: true },
     Crate {
         name: "trampfd-subject",
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
