@@ -16,6 +16,12 @@ const ARROWS: &[Crate] = &[
         may_use: &["trampfd", "libc", "libffi-sys"],
         others: false,
     },
+    Crate { name: "trampfd-nested", may_use: &["trampfd-text", "libc"], others: false },
+    Crate {
+        name: "trampfd-capi",
+        may_use: &["trampfd", "trampfd-nested"],
+        others: false,
+    },
     Crate {
         name: "trampfd-tests",
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
@@ -67,6 +73,13 @@ const UNSAFE: &[&str] = &[
     "userspace/trampfd/src/slots.rs",
     "userspace/trampfd/src/sys.rs",
     "userspace/trampfd/src/unwind.rs",
+    "userspace/trampfd-capi/src/",
+    "userspace/trampfd-nested/src/arch/",
+    "userspace/trampfd-nested/src/copies.rs",
+    "userspace/trampfd-nested/src/flang.rs",
+    "userspace/trampfd-nested/src/frames.rs",
+    "userspace/trampfd-nested/src/lib.rs",
+    "userspace/trampfd-nested/src/pool.rs",
     "vm-tests/fetch/src/process.rs",
     "vm-tests/init/src/sys.rs",
 ];
