@@ -152,6 +152,11 @@ impl Apt {
             .args(names))?;
         unpack_all(&self.dir.join("cache/archives"), tree)
     }
+
+    /// Deletes the folder, once nothing more is to be fetched.
+    pub fn forget(self) -> Result<()> {
+        fs::remove_dir_all(&self.dir).context(|| self.dir.display().to_string())
+    }
 }
 
 /// An empty root with the folders that packages expect.
