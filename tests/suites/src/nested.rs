@@ -360,6 +360,7 @@ fn fetch(dir: &Path) -> Result<()> {
     let package = apt.candidate(&format!("{GCC}-source"))?;
     let unpacked = dir.join("source");
     apt.unpack(&[package], &unpacked)?;
+    apt.forget()?;
     let archives = list(&unpacked.join("usr/src").join(GCC))?;
     let is_archive = |path: &&PathBuf| path.to_string_lossy().ends_with(".tar.xz");
     let archive = archives

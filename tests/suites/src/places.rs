@@ -81,6 +81,8 @@ impl Places {
     ) -> Result<PathBuf> {
         let dir = self.kept.join(name);
         let stamp = self.kept.join(format!("{name}.stamp"));
+        // Some of what is kept holds the names of its folder.
+        let key = format!("{}\n{key}\n", dir.display());
         // A stamp that cannot be read says that nothing is there.
         if fs::read_to_string(&stamp).is_ok_and(|text| text == key) {
             return Ok(dir);
@@ -122,6 +124,7 @@ impl Places {
             let said: Vec<String> =
                 packages.iter().map(|p| format!("{} {}\n", p.name, p.version)).collect();
             apt.unpack(&packages, &dir.join("tree"))?;
+            apt.forget()?;
             let versions = dir.join("versions");
             fs::write(&versions, said.concat()).context(|| versions.display().to_string())
         })?;
