@@ -63,7 +63,7 @@ pub trait Suite {
 pub fn works(report: &mut Report, suite: &impl Suite, way: &Way) {
     let results = suite.results(way, "none");
     let (passed, all) = (passed(&results), results.len());
-    let title = format!("{}, control: {}", suite.title(), way.name);
+    let title = format!("{}, control with {}", suite.title(), way.name);
     report.note(&format!("{title}, none: {passed} of {all}"));
     let control = match results.into_iter().find(|(_, outcome)| outcome.is_err()) {
         Some((name, Err(why))) => Err(format!("{passed} of {all}; {name}: {why}")),
@@ -83,7 +83,7 @@ pub fn stops(
 ) -> Results {
     let free = suite.results(way, "none");
     let stopped = passed(&free).saturating_sub(passed(&suite.results(way, policy)));
-    let title = format!("{}, control: {}", suite.title(), way.name);
+    let title = format!("{}, control with {}", suite.title(), way.name);
     let numbers = format!("stops {stopped} of the {} that pass without it", passed(&free));
     report.note(&format!("{title}, {policy} {numbers}"));
     let control = if stopped >= fewest { Ok(()) } else { Err(numbers) };
