@@ -189,12 +189,14 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Cargo, in the folder of a package. What cargo told this process is not for that one.
+/// Cargo, in the folder of a package. What cargo told this process is not for that one, and what
+/// it makes lies where it is looked for.
 pub fn cargo(folder: &Path) -> Command {
     let mut command = Command::new("cargo");
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+        let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_TARGET_DIR", "CARGO_BUILD_"];
+        if told.iter().any(|start| text.starts_with(start)) {
             command.env_remove(&name);
         }
     }
