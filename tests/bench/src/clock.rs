@@ -4,7 +4,8 @@ use std::time::Instant;
 
 /// One way of doing something, to be timed beside others.
 pub struct Lane<'a> {
-    batch: Box<dyn FnMut() + 'a>,
+    /// None where there is nothing to run; its figures are NaN.
+    batch: Option<Box<dyn FnMut() + 'a>>,
     /// Nanoseconds of each batch, in the order they ran.
     times: Vec<f64>,
 }
@@ -12,7 +13,12 @@ pub struct Lane<'a> {
 impl<'a> Lane<'a> {
     /// `batch` does the thing `operations` times (as [`run`] is told).
     pub fn new(batch: impl FnMut() + 'a) -> Self {
-        Lane { batch: Box::new(batch), times: Vec::new() }
+        Lane::maybe(Some(batch))
+    }
+
+    /// The same, where it may be that it cannot be done here.
+    pub fn maybe(batch: Option<impl FnMut() + 'a>) -> Self {
+        Lane { batch: batch.map(|batch| Box::new(batch) as _), times: Vec::new() }
     }
 }
 
@@ -28,8 +34,13 @@ pub fn run(rounds: usize, operations: usize, lanes: &mut [Lane]) -> Times {
     for round in 0..rounds + rounds / 10 {
         for lane in &mut *lanes {
             let start = Instant::now();
-            (lane.batch)();
-            let took = start.elapsed().as_nanos() as f64 / operations as f64;
+            let took = match &mut lane.batch {
+                Some(batch) => {
+                    batch();
+                    start.elapsed().as_nanos() as f64 / operations as f64
+                }
+                None => f64::NAN,
+            };
             if round >= rounds / 10 {
                 lane.times.push(took);
             }

@@ -9,15 +9,21 @@
 //! Prints a table and, where all groups ran, writes target/bench/report.json. A row whose figure could not be had has
 //! no value, and does not hold.
 
+mod arch;
 mod call;
 mod clock;
+mod dynamic;
+mod ffi;
 mod kinds;
+mod library;
 mod make;
 mod mapped;
 mod memory;
+mod nested;
 mod peers;
 mod process;
 mod service;
+mod shapes;
 mod table;
 mod threads;
 
@@ -89,6 +95,8 @@ fn child(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ["million", name] => memory::million(backend(name)),
         ["kinds", name] => memory::kinds(backend(name)),
         ["threads"] => threads::ratios(),
+        ["dynamic-many", word, count] => dynamic::many(word, count.parse()?)?,
+        ["dynamic-threads", word, how] => dynamic::ratio(word, how)?,
         ["calls", what] => service::calls(what)?,
         ["fork"] => service::fork()?,
         ["set"] => service::set()?,
@@ -112,20 +120,25 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }
     }
     let service = || service::rows(&vm);
-    let groups: [(&str, &dyn Fn() -> Vec<Row>); 7] = [
+    let groups: [(&str, &dyn Fn() -> Vec<Row>); 12] = [
         ("call", &call::hot),
         ("look-up", &call::looking_up),
         ("many", &call::many),
         ("make", &make::hot),
         ("memory", &memory::rows),
         ("threads", &threads::rows),
+        ("dynamic-call", &dynamic::calls),
+        ("dynamic-make", &dynamic::hot),
+        ("dynamic-memory", &dynamic::memory),
+        ("dynamic-threads", &dynamic::threads),
+        ("nested", &nested::rows),
         ("kernel", &service),
     ];
     let mut rows = Vec::new();
     for (name, group) in groups {
         if only.is_none_or(|&only| only == name) {
             // What runs in threads of its own chooses its processors itself.
-            let _pinned = (name != "threads").then(|| pin(0));
+            let _pinned = (!name.ends_with("threads")).then(|| pin(0));
             for row in group() {
                 table::print(&row);
                 rows.push(row);

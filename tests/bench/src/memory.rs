@@ -19,14 +19,15 @@ const RUNS: usize = 9;
 const RUNS_LIBFFI: usize = 1;
 
 /// Room for the closures' values themselves, whose pages are there already.
-fn room<T>(count: usize) -> Vec<T> {
+pub fn room<T>(count: usize) -> Vec<T> {
     let mut room = Vec::<T>::with_capacity(count);
     // SAFETY: any bytes in spare capacity.
     unsafe { room.as_mut_ptr().cast::<u8>().write_bytes(1, count * size_of::<T>()) };
     room
 }
 
-fn say(numbers: &[f64]) {
+/// Child: prints its numbers.
+pub fn say(numbers: &[f64]) {
     for number in numbers {
         println!("{number}");
     }

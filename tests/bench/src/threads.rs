@@ -49,22 +49,23 @@ fn compute(_: &mut Vec<Closure<Bare>>) -> u64 {
     AT_ONCE as u64
 }
 
-/// What `threads` threads do in the time, each on its own processor.
-fn rate(threads: usize, work: fn(&mut Vec<Closure<Bare>>) -> u64) -> f64 {
+/// What `threads` threads do in the time, each on its own processor. Each calls `begin` for what
+/// it then does again and again, which returns how much was done.
+pub fn rate<W: FnMut() -> u64>(threads: usize, begin: impl Fn() -> W + Sync) -> f64 {
     let start = Barrier::new(threads + 1);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
-                let (start, stop) = (&start, &stop);
+                let (start, stop, begin) = (&start, &stop, &begin);
                 scope.spawn(move || {
                     let _pinned = crate::pin(thread);
-                    let mut all = Vec::with_capacity(AT_ONCE);
-                    work(&mut all);
+                    let mut work = begin();
+                    work();
                     start.wait();
                     let mut done = 0;
                     while !stop.load(Ordering::Relaxed) {
-                        done += work(&mut all);
+                        done += work();
                     }
                     done
                 })
@@ -84,7 +85,11 @@ pub fn ratios() {
     let mut ratios = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
         for (kind, ratios) in kinds.into_iter().zip(&mut ratios) {
-            ratios.push(rate(2, kind) / rate(1, kind));
+            let work = || {
+                let mut all = Vec::with_capacity(AT_ONCE);
+                move || kind(&mut all)
+            };
+            ratios.push(rate(2, work) / rate(1, work));
         }
     }
     for ratios in ratios {

@@ -29,7 +29,7 @@ const ARROWS: &[Crate] = &[
     },
     Crate {
         name: "trampfd-bench",
-        may_use: &["trampfd", "trampfd-text", "trampfd-sys"],
+        may_use: &["trampfd", "trampfd-text", "trampfd-sys", "vm-fetch"],
         others: true,
     },
     Crate { name: "trampfd-host", may_use: &["vm-fetch"], others: true },
