@@ -7,7 +7,9 @@
 #   make vm [KERNEL=name]   the tests that run in stock kernels
 #   make bench              figures beside their targets, and target/bench/report.json
 #   make mutants            takes each protection out and sees its test fail
+#   make libs               the libraries for C programs, libffi.so.8 among them, in target/lib
 #   make install            the module, for the running kernel, and the header
+#   make install-libs       the libraries, below PREFIX; uninstall-libs takes them away
 #   make clean
 
 SHELL := /bin/bash
@@ -26,11 +28,14 @@ RUNNER := $(AS_ROOT) target/debug/vm-runner
 DEMO_KERNEL ?= 6.12
 
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 KVER ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(KVER)/build
 
-.PHONY: demo test check module vm bench mutants install clean setup runner
+.PHONY: demo test check module vm bench mutants libs install install-libs uninstall-libs clean \
+	setup runner
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -84,6 +89,30 @@ install: setup
 	else \
 		echo "The module is not installed: no headers of the running kernel in $(KDIR)"; \
 	fi
+
+libs: setup
+	@PREFIX=$(PREFIX) LIBDIR=$(LIBDIR) scripts/libs
+
+# The drop-in has a folder of its own: nothing finds it there that was not told to.
+CAPI := userspace/trampfd-capi
+PAGES := $(wildcard $(CAPI)/man/*.3)
+install-libs: libs
+	install -Dm755 target/lib/ffi/libffi.so.8 $(DESTDIR)$(LIBDIR)/trampfd/libffi.so.8
+	install -Dm755 -t $(DESTDIR)$(LIBDIR) target/lib/libtrampfd-ffi-preload.so \
+		target/lib/libtrampfd.so.0
+	ln -sfn libtrampfd.so.0 $(DESTDIR)$(LIBDIR)/libtrampfd.so
+	install -Dm644 -t $(DESTDIR)$(LIBDIR) target/lib/libtrampfd.a target/lib/libtrampfd-nested.a
+	install -Dm644 -t $(DESTDIR)$(LIBDIR)/pkgconfig target/lib/pkgconfig/trampfd.pc
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/include $(CAPI)/include/trampfd.h
+	$(if $(PAGES),install -Dm644 -t $(DESTDIR)$(MANDIR)/man3 $(PAGES))
+
+uninstall-libs:
+	rm -f $(DESTDIR)$(LIBDIR)/trampfd/libffi.so.8 \
+		$(addprefix $(DESTDIR)$(LIBDIR)/,libtrampfd-ffi-preload.so libtrampfd.so.0 \
+		libtrampfd.so libtrampfd.a libtrampfd-nested.a pkgconfig/trampfd.pc) \
+		$(DESTDIR)$(PREFIX)/include/trampfd.h \
+		$(addprefix $(DESTDIR)$(MANDIR)/man3/,$(notdir $(PAGES)))
+	-rmdir $(DESTDIR)$(LIBDIR)/trampfd
 
 clean:
 	rm -rf target
