@@ -1,4 +1,16 @@
 //! Which registers a C type is passed in: section 3.2.3 of the psABI.
+//!
+//! A value of up to 16 bytes is looked at in halves of 8, its eightbytes. Each goes, by what lies
+//! in it, into the next register of its kind; if one of them finds none left, all of the value
+//! goes onto the stack:
+//!
+//! ```text
+//!   struct { int a; float b; double c; }       arguments      result
+//!   byte 0    a  b │ integer (a decides)  ───► rdi .. r9      rax, rdx
+//!   byte 8    c    │ xmm                  ───► xmm0 .. xmm7   xmm0, xmm1
+//! ```
+//!
+//! A `long double` is passed on the stack and returned in st(0).
 
 use crate::arch::x86_64::{FLOAT_REGS, INT_REGS};
 use crate::plan::{Leaf, Move, Scalar};
