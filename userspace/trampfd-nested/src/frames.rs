@@ -17,7 +17,7 @@
 //!   This is looked at whenever the thread makes or drops a pointer.
 //! - Of those that are left, the one made last is dropped: it is the caller's, because frames
 //!   nest. (Functions inlined into one frame nest as well, whatever the order of their chains.)
-//! - If one frame makes a pointer to one function twice, the first was left behind.
+//! - A chain with one function has one pointer. If it is made again, the first was left behind.
 //!
 //! Frames on other stacks (coroutines, signal stacks) are in one list for all threads, because a
 //! coroutine may go on in another thread. There the pointer is dropped whose frame is the nearest
@@ -39,6 +39,9 @@ use crate::{arch, die, pool};
 const BATCH: u32 = 8;
 /// Free slots that a thread keeps.
 const KEEP: usize = 64;
+/// Pointers of frames in the same place that are looked at, at most: more than one function has, and
+/// than there are sizes of frames that a loop leaves by longjmp.
+const OVERLAPPING: usize = 32;
 /// The stack of the first thread: the kernel maps nothing else within this of its top.
 const FIRST_STACK: usize = 128 << 20;
 /// A frame that is farther from a stack pointer than this is not the caller's.
@@ -79,11 +82,7 @@ impl Wanted {
     /// `slot` is in a list of the caller.
     unsafe fn is(&self, slot: *mut Slot) -> bool {
         // SAFETY: by the contract.
-        unsafe {
-            (*slot).spare[0] == self.sp
-                && (*slot).data == self.chain
-                && (*slot).code == self.function
-        }
+        unsafe { (*slot).data == self.chain && (*slot).code == self.function }
     }
 
     /// Fills a slot.
@@ -244,47 +243,66 @@ impl Thread {
     #[inline(always)]
     unsafe fn push(&self, wanted: Wanted) -> *mut Slot {
         self.reclaim(wanted.sp);
-        let mut top = self.top.load(Ordering::Relaxed);
+        let top = self.top.load(Ordering::Relaxed);
+        // The frame's end, as far as it is known. Frames that begin above it are outer ones.
+        let end = if self.on_stack(wanted.chain) { wanted.chain } else { wanted.sp };
         // SAFETY: by the invariant.
         unsafe {
-            let slot = if !top.is_null() && (*top).spare[0] == wanted.sp {
-                self.take_left_behind(wanted)
+            let slot = if !top.is_null() && (*top).spare[0] <= end {
+                self.replace(wanted, end)
             } else {
                 null_mut()
             };
             let slot = if slot.is_null() { self.take() } else { slot };
             wanted.fill(slot);
-            top = self.top.load(Ordering::Relaxed);
-            link(slot, top);
+            link(slot, self.top.load(Ordering::Relaxed));
             self.top.store(slot, Ordering::Release);
             slot
         }
     }
 
-    /// Takes this same pointer out of the list; null if it is not there.
+    /// Looks at pointers whose frames began below the end of this one: they are of this frame, or
+    /// of one that is gone and lay in the same place. Gives back those that are surely gone, and
+    /// answers with this same pointer, taken out; null if it is not there.
     ///
     /// # Safety
     ///
     /// As for `push`.
-    unsafe fn take_left_behind(&self, wanted: Wanted) -> *mut Slot {
+    #[cold]
+    unsafe fn replace(&self, wanted: Wanted, end: usize) -> *mut Slot {
+        let mut same = null_mut();
         let mut before: *mut Slot = null_mut();
         let mut slot = self.top.load(Ordering::Relaxed);
-        // SAFETY: by the invariant.
-        unsafe {
-            while !slot.is_null() && (*slot).spare[0] == wanted.sp {
-                if wanted.is(slot) {
-                    if before.is_null() {
-                        self.top.store(next(slot), Ordering::Release);
-                    } else {
-                        link(before, next(slot));
-                    }
-                    return slot;
+        for _ in 0..OVERLAPPING {
+            // SAFETY: by the invariant.
+            unsafe {
+                if slot.is_null() || (*slot).spare[0] > end {
+                    break;
                 }
-                before = slot;
-                slot = next(slot);
+                let following = next(slot);
+                let is_same = wanted.is(slot);
+                // A frame's stack pointer only sinks while something lives in it.
+                let is_gone = (*slot).spare[0] < wanted.sp
+                    && (*slot).data < wanted.chain
+                    && self.on_stack((*slot).data);
+                if is_same || is_gone {
+                    if before.is_null() {
+                        self.top.store(following, Ordering::Release);
+                    } else {
+                        link(before, following);
+                    }
+                    if is_same {
+                        same = slot;
+                    } else {
+                        self.release(slot);
+                    }
+                } else {
+                    before = slot;
+                }
+                slot = following;
             }
         }
-        null_mut()
+        same
     }
 
     /// Drops the pointer that the frame at `sp` made last. False if there is none.
