@@ -322,7 +322,8 @@ pub(crate) unsafe fn is_block(block: NonNull<Block>) -> bool {
     unsafe { callee.read() == block.addr().get() + CALLEE_AT }
 }
 
-/// The block whose stub `code` is; null if there is no stub of a dynamic closure's kind at `code`.
+/// The block whose stub `code` is; null if there is no stub of a dynamic closure's kind at `code`,
+/// or one that never had a block.
 ///
 /// # Safety
 ///
@@ -334,9 +335,13 @@ pub(crate) unsafe fn of_stub(code: usize) -> *mut Block {
         match arch::read_stub(core::ptr::with_exposed_provenance(code)) {
             Some((reg, slot)) if reg == arch::CHAIN_REG => {
                 let slot = core::ptr::with_exposed_provenance::<Slot>(slot);
-                // A cell or a block, which begins with one.
+                // A cell or a block, which begins with one; nothing if the slot was never used.
                 let cell = core::ptr::with_exposed_provenance::<Cell>((*slot).data);
-                (*cell).callee.wrapping_byte_sub(CALLEE_AT).cast_mut().cast()
+                let callee = cell.as_ref().map_or(null(), |cell| cell.callee);
+                if callee.is_null() {
+                    return null_mut();
+                }
+                callee.wrapping_byte_sub(CALLEE_AT).cast_mut().cast()
             }
             _ => null_mut(),
         }

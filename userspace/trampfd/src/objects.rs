@@ -97,7 +97,9 @@ static ALL_TEXT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 /// [`Error::NotText`].
 #[inline(always)]
 pub(crate) fn check_text(code: usize) -> Result<(), Error> {
-    if KNOWN_TEXT[place(code)].load(Ordering::Relaxed) == code { Ok(()) } else { look_up(code) }
+    // 0 is what is in a place that holds none.
+    let known = code != 0 && KNOWN_TEXT[place(code)].load(Ordering::Relaxed) == code;
+    if known { Ok(()) } else { look_up(code) }
 }
 
 #[inline(always)]

@@ -76,7 +76,7 @@ enum Kind {
 /// # Invariants
 ///
 /// `size` is not 0 and a multiple of `align`, the largest alignment of `parts`. `leaves` are the
-/// scalars in it, if `size` is at most [`MAX_IN_REGISTERS`].
+/// scalars in it, each once, if `size` is at most [`MAX_IN_REGISTERS`].
 #[derive(PartialEq, Eq)]
 struct Compound {
     form: Form,
@@ -229,17 +229,22 @@ impl Type {
         Ok(Type(Kind::Compound(Arc::new(Compound { form, size, align, depth, parts, leaves }))))
     }
 
-    /// Adds the scalars of a value of this type that lies at `at`.
+    /// Adds the scalars of a value of this type that lies at `at`. None is added twice: in unions
+    /// of unions there would be no end of them.
     fn leaves(&self, at: usize, out: &mut Vec<Leaf>) {
+        let mut add = |offset, scalar| {
+            let leaf = Leaf { offset: at + offset, scalar };
+            if !out.contains(&leaf) {
+                out.push(leaf);
+            }
+        };
         match &self.0 {
             Kind::Void => {}
-            Kind::Scalar(scalar) => out.push(Leaf { offset: at, scalar: *scalar }),
-            Kind::Complex(part) => {
-                out.extend([at, at + part.size()].map(|offset| Leaf { offset, scalar: *part }))
+            Kind::Scalar(scalar) => add(0, *scalar),
+            Kind::Complex(part) => [0, part.size()].into_iter().for_each(|at| add(at, *part)),
+            Kind::Compound(compound) => {
+                compound.leaves.iter().for_each(|leaf| add(leaf.offset, leaf.scalar));
             }
-            Kind::Compound(compound) => out.extend(
-                compound.leaves.iter().map(|leaf| Leaf { offset: at + leaf.offset, ..*leaf }),
-            ),
         }
     }
 

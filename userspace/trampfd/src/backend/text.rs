@@ -221,6 +221,11 @@ fn new_area(
             return Err(error);
         }
     }
+    if slots > SMALL_SLOTS && with_blocks {
+        // Making and first touching small pages takes most of the time of the first million.
+        let first = blocks_at.min(code.wrapping_add_signed(distance));
+        sys::prefer_large_pages(first, first + stubs + blocks);
+    }
     unwind::register(code, stubs);
     let blocks = with_blocks.then_some(blocks_at);
     Ok(Area { next: code, end: code + stubs, slots, blocks })
@@ -293,6 +298,8 @@ pub(crate) struct Diagnosis;
 
 impl Freed for Diagnosis {
     extern "C" fn freed(stub: usize) {
+        // A block keeps flags in the low bits of its stub's address.
+        let stub = stub & !(arch::SLOT_STRIDE - 1);
         let mut message = *b"trampfd: a freed closure was called, stub 0x0000000000000000\n";
         let end = message.len() - 1;
         for (n, digit) in message[end - 16..end].iter_mut().rev().enumerate() {
