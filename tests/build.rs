@@ -9,6 +9,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+#[path = "build/dynamic.rs"]
+mod dynamic;
+
 /// A type: its names in Rust and C, bits of its value, and whether it is floating-point.
 struct Type {
     rust: &'static str,
@@ -78,6 +81,8 @@ impl Random {
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+    dynamic::write(Path::new(&std::env::var("OUT_DIR").unwrap()));
     let mut random = Random(0x7261_6d70_6664);
     let mut signatures: Vec<(Vec<usize>, usize)> = vec![(vec![], VOID)];
     for t in 0..TYPES.len() {

@@ -8,8 +8,10 @@ mod builder;
 #[cfg(not(target_feature = "crt-static"))]
 mod compile_fail;
 mod data;
+mod dynamic;
 mod fork;
 mod growth;
+mod raw;
 mod signature;
 mod slots;
 mod syscalls;
