@@ -154,9 +154,10 @@ const PROGRAM_LIVES: &[Life] = &[
     Life {
         name: "no address space",
         event: "no-memory",
-        duplicate: "growth duplicate=ENOMEM file=-",
-        file: "growth duplicate=- file=ENOMEM",
-        text: "growth duplicate=ENOMEM file=-",
+        // Slots of signatures known at run time need memory of their own.
+        duplicate: "growth duplicate=ENOMEM file=-, NoMemory",
+        file: "growth duplicate=- file=ENOMEM, NoMemory",
+        text: "growth duplicate=ENOMEM file=-, NoMemory",
         // Its tables are kept in memory that a program cannot run out of and go on.
         kernel: "",
         ..QUIET

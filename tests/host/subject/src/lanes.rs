@@ -1,7 +1,7 @@
 //! Closures of one signature each: every data register, the entry for those that have none left,
-//! arguments on the stack, and values that need a box.
+//! arguments on the stack, values that need a box, and a signature that is known at run time.
 
-use trampfd::{Builder, Closure, Error, FnPointer};
+use trampfd::{Builder, Closure, DynCall, DynClosure, Error, Signature, Type};
 use trampfd_sys::TRAMPFD_TABLE_SIZE;
 use trampfd_text::arch;
 
@@ -28,9 +28,11 @@ pub(crate) trait Lane {
     fn lie(&mut self);
 }
 
-/// A signature with what it is asked and answers.
-trait Callback: FnPointer + Send {
-    fn closure(builder: &Builder, tag: u64) -> Result<Closure<Self>, Error>;
+/// A C function pointer with what it is asked and answers.
+trait Callback: Copy + Send + 'static {
+    type Closure: Send + 'static;
+    fn closure(builder: &Builder, tag: u64) -> Result<Self::Closure, Error>;
+    fn pointer(closure: &Self::Closure) -> Self;
     /// Calls it.
     ///
     /// # Safety
@@ -49,8 +51,12 @@ fn mix(tag: u64, arguments: &[u64]) -> u64 {
 macro_rules! callback {
     ($($a:ident: $t:ty = $v:literal),*) => {
         impl Callback for unsafe extern "C" fn($($t),*) -> u64 {
+            type Closure = Closure<Self>;
             fn closure(builder: &Builder, tag: u64) -> Result<Closure<Self>, Error> {
                 builder.closure(|$($a: $t,)* tag: &u64| mix(*tag, &[$($a as u64),*]), tag)
+            }
+            fn pointer(closure: &Closure<Self>) -> Self {
+                closure.as_ptr()
             }
             unsafe fn ask(self) -> u64 {
                 // SAFETY: by the contract.
@@ -75,10 +81,14 @@ callback!(a: f64 = 3, b: f32 = 5, c: f64 = 7, d: f64 = 11, e: f32 = 13, f: f64 =
     h: f64 = 23, i: f64 = 29, j: f32 = 31, k: u64 = 37);
 
 impl Callback for unsafe extern "C" fn(*const u8) -> u64 {
+    type Closure = Closure<Self>;
     fn closure(builder: &Builder, tag: u64) -> Result<Closure<Self>, Error> {
         // More than fits into a slot.
         let data = [tag, 1, 2, 3, 4];
         builder.closure(|p: *const u8, data: &[u64; 5]| mix(data[0], &data[1..]) + p as u64, data)
+    }
+    fn pointer(closure: &Closure<Self>) -> Self {
+        closure.as_ptr()
     }
     unsafe fn ask(self) -> u64 {
         // SAFETY: by the contract; the pointer is only a number.
@@ -89,18 +99,56 @@ impl Callback for unsafe extern "C" fn(*const u8) -> u64 {
     }
 }
 
-struct Of<S: FnPointer> {
+/// The pointer of a closure whose signature the library is told at run time.
+#[derive(Clone, Copy)]
+struct Told(unsafe extern "C" fn(u64, f64, i16) -> u64);
+
+impl Callback for Told {
+    type Closure = DynClosure;
+    fn closure(builder: &Builder, tag: u64) -> Result<DynClosure, Error> {
+        thread_local! {
+            static SIGNATURE: Signature = Signature::new(&[Type::U64, Type::F64, Type::I16], Type::U64)
+                .expect("a plain signature");
+        }
+        let handler = |call: &mut DynCall<'_>, tag: &u64| {
+            if let (Ok(a), Ok(b), Ok(c)) =
+                (call.arg::<u64>(0), call.arg::<f64>(1), call.arg::<i16>(2))
+            {
+                // Where this failed the result is 0, and wrong.
+                let _ = call.set(mix(*tag, &[a, b as u64, c as u64]));
+            }
+        };
+        SIGNATURE.with(|signature| builder.dynamic(signature, handler, tag))
+    }
+    fn pointer(closure: &DynClosure) -> Self {
+        // SAFETY: a function of this signature, as `closure` says.
+        Told(unsafe {
+            core::mem::transmute::<*const (), unsafe extern "C" fn(u64, f64, i16) -> u64>(
+                closure.as_ptr(),
+            )
+        })
+    }
+    unsafe fn ask(self) -> u64 {
+        // SAFETY: by the contract.
+        unsafe { (self.0)(3, 5.0, 7) }
+    }
+    fn answer(tag: u64) -> u64 {
+        mix(tag, &[3, 5, 7])
+    }
+}
+
+struct Of<S: Callback> {
     name: &'static str,
     next_tag: u64,
     table: usize,
     /// Every how many'th is called.
     step: usize,
-    made: Vec<(u64, Closure<S>)>,
+    made: Vec<(u64, S::Closure)>,
 }
 
-fn right<S: Callback>((tag, closure): &(u64, Closure<S>)) -> bool {
+fn right<S: Callback>((tag, closure): &(u64, S::Closure)) -> bool {
     // SAFETY: the closure lives.
-    unsafe { closure.as_ptr().ask() == S::answer(*tag) }
+    unsafe { S::pointer(closure).ask() == S::answer(*tag) }
 }
 
 impl<S: Callback> Lane for Of<S> {
@@ -126,7 +174,7 @@ impl<S: Callback> Lane for Of<S> {
     }
 
     fn check(&self) -> Result<(), Fail> {
-        if self.made.is_empty() || !self.made.iter().step_by(self.step).all(right) {
+        if self.made.is_empty() || !self.made.iter().step_by(self.step).all(right::<S>) {
             return Err(Fail::Wrong(format!("{}: a wrong answer", self.name)));
         }
         Ok(())
@@ -149,7 +197,7 @@ impl<S: Callback> Lane for Of<S> {
             .join()
             .map_err(|_| Fail::Wrong(format!("{}: a thread panicked", self.name)))?;
         let made = made.map_err(|e| Fail::Wrong(format!("{}: in a thread: {e:?}", self.name)))?;
-        if !made.iter().step_by(self.step).all(right) {
+        if !made.iter().step_by(self.step).all(right::<S>) {
             return Err(Fail::Wrong(format!("{}: made by another thread", self.name)));
         }
         std::thread::spawn(move || drop(made))
@@ -159,7 +207,7 @@ impl<S: Callback> Lane for Of<S> {
 
     fn caller(&self) -> Box<dyn Fn() -> bool + Send> {
         let (tag, closure) = &self.made[0];
-        let (pointer, answer) = (closure.as_ptr(), S::answer(*tag));
+        let (pointer, answer) = (S::pointer(closure), S::answer(*tag));
         // SAFETY: the first closure is kept to the end: `halve` keeps it.
         Box::new(move || unsafe { pointer.ask() } == answer)
     }
@@ -206,5 +254,6 @@ pub(crate) fn all(kernel: bool, small: bool) -> Vec<Box<dyn Lane>> {
             step,
         ),
         of::<unsafe extern "C" fn(*const u8) -> u64>("boxed", of_one, step),
+        of::<Told>("told at run time", of_one, step),
     ]
 }
