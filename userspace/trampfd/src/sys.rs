@@ -59,6 +59,19 @@ pub(crate) fn populate(addr: usize, len: usize) {
     };
 }
 
+/// Asks for large pages in `[start, end)`, wherever one fits in completely. The kernel gives them,
+/// or not, when they are first used.
+pub(crate) fn prefer_large_pages(start: usize, end: usize) {
+    /// What most processors and kernels have; with other sizes fewer fit, or none.
+    const LARGE: usize = 2 << 20;
+    let start = start.next_multiple_of(LARGE);
+    if let Some(len) = end.checked_sub(start).filter(|&len| len >= LARGE) {
+        let start = core::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: what the pages hold does not change.
+        unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
+    }
+}
+
 /// Maps `len` bytes of `fd` privately over `[addr, addr + len)`.
 ///
 /// # Safety
