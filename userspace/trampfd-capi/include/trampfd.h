@@ -95,7 +95,7 @@ const char *trampfd_detail(void);
  */
 int32_t trampfd_support(int32_t backend);
 
-/* The backend that TRAMPFD_ANY gives, or the one of a closure; 0: error. */
+/* The backend that TRAMPFD_ANY gives; 0: error. */
 int32_t trampfd_default_backend(void);
 
 /*
