@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use trampfd::{Builder, Closure, FnPointer};
+use trampfd::{Builder, Closure, FnPointer, Signature, Type, raw};
 use trampfd_tests::{all_good, alone, alone_cases};
 
 use crate::arch;
@@ -313,4 +313,182 @@ fn every_instruction_unwinds_on_the_way_to_the_trap_of_a_freed_closure() {
         panic!("a freed closure returned");
     };
     all_good(&alone_cases(CASES, |builder, case| freed(builder, case)));
+}
+
+// ---- dynamic closures ------------------------------------------------------------------------
+
+/// A signature for each entry and each end of it.
+const DYNAMIC: &[&str] = &[
+    "few, int",
+    "few, i32",
+    "few, u32",
+    "few, void",
+    "none",
+    "ints, i8",
+    "ints, u8",
+    "ints, i16",
+    "ints, u16",
+    "ints, i32",
+    "ints, u32",
+    "ints, int",
+    "ints, void",
+    "floats",
+    "two floats",
+    "two ints",
+    "int and float",
+    "float and int",
+    "st",
+    "two of st",
+    "memory",
+    "apart",
+    "stack",
+];
+
+fn dynamic_signature(case: &str) -> Signature {
+    let pair = |a, b| Type::structure(&[a, b]).unwrap();
+    let large = Type::structure(&[Type::array(&Type::U64, 9).unwrap()]).unwrap();
+    let ints = || vec![Type::I64; 5];
+    let (args, result) = match case {
+        "few, int" => (vec![Type::I64], Type::I64),
+        "few, i32" => (vec![Type::I64; 2], Type::I32),
+        "few, u32" => (vec![Type::I64; 4], Type::U32),
+        "few, void" => (vec![], Type::VOID),
+        "none" => (vec![], Type::F32),
+        "ints, i8" => (ints(), Type::I8),
+        "ints, u8" => (ints(), Type::U8),
+        "ints, i16" => (ints(), Type::I16),
+        "ints, u16" => (ints(), Type::U16),
+        "ints, i32" => (ints(), Type::I32),
+        "ints, u32" => (ints(), Type::U32),
+        "ints, int" => (ints(), Type::I64),
+        "ints, void" => (ints(), Type::VOID),
+        "floats" => (vec![Type::F64; 2], Type::F64),
+        "two floats" => (vec![Type::F64, Type::I8], Type::COMPLEX_F64),
+        "two ints" => (vec![Type::F64], Type::I128),
+        "int and float" => (vec![Type::F64; 9], pair(Type::I64, Type::F64)),
+        "float and int" => (vec![Type::F64, Type::I64], pair(Type::F64, Type::I64)),
+        "st" => (vec![Type::LONG_DOUBLE], Type::LONG_DOUBLE),
+        "two of st" => (vec![Type::I64], Type::COMPLEX_LONG_DOUBLE),
+        "memory" => (vec![Type::I64], large),
+        "apart" => (vec![pair(Type::I64, Type::F32), pair(Type::F64, Type::I8)], Type::I64),
+        "stack" => (vec![Type::I64; 33], Type::I64),
+        _ => panic!("no case {case}"),
+    };
+    Signature::new(&args, result).unwrap()
+}
+
+/// A block whose stub calls `handler` by the plan of this case.
+fn bound(builder: &Builder, case: &str, handler: raw::Handler) -> usize {
+    let block = raw::alloc(builder, 64).unwrap();
+    let plan = raw::plan(&dynamic_signature(case));
+    for entry in [plan.enter, plan.finish] {
+        // SAFETY: looks an address up.
+        let known = unsafe { _Unwind_FindEnclosingFunction((entry + 1) as *mut c_void) } as usize;
+        assert_eq!(known, entry, "{case}: no unwind information");
+    }
+    // SAFETY: a new block; a handler that looks at no argument.
+    unsafe {
+        (*block.as_ptr()).callee = raw::Callee {
+            signature: std::ptr::null(),
+            handler: Some(handler),
+            data: std::ptr::null_mut(),
+        };
+        raw::bind(block, plan);
+        raw::stub(block) as usize
+    }
+}
+
+/// What a hidden first argument may point to.
+static ROOM: [AtomicUsize; 9] = [const { AtomicUsize::new(0) }; 9];
+
+#[test]
+fn a_panic_goes_through_every_dynamic_entry_into_the_caller() {
+    #[inline(never)]
+    extern "C-unwind" fn caller(stub: usize) -> usize {
+        let first = ROOM.as_ptr() as usize;
+        // SAFETY: a live stub, whose handler looks at no argument.
+        unsafe {
+            let f: unsafe extern "C-unwind" fn(usize) -> usize = std::mem::transmute(stub);
+            f(first) + 1
+        }
+    }
+    /// # Safety
+    ///
+    /// It may always be called.
+    unsafe extern "C-unwind" fn panics(_: *const (), _: *mut u8, _: *const *mut u8, _: *mut ()) {
+        assert!(reaches(caller as *const () as usize), "the caller is not in the backtrace");
+        panic!("out of the handler");
+    }
+    all_good(&alone_cases(DYNAMIC, |builder, case| {
+        std::panic::set_hook(Box::new(|panic| {
+            let text = panic.to_string();
+            if !text.contains("out of the handler") {
+                eprintln!("{text}");
+            }
+        }));
+        let stub = bound(builder, case, panics);
+        for _ in 0..100 {
+            let end = catch_unwind(AssertUnwindSafe(|| caller(stub)));
+            let panic = end.expect_err("a panic");
+            assert_eq!(panic.downcast_ref::<&str>(), Some(&"out of the handler"));
+        }
+    }));
+}
+
+/// # Safety
+///
+/// It may always be called.
+unsafe extern "C-unwind" fn returns(_: *const (), _: *mut u8, _: *const *mut u8, _: *mut ()) {}
+
+#[test]
+fn every_instruction_of_a_dynamic_call_unwinds_to_the_caller() {
+    all_good(&alone_cases(DYNAMIC, |builder, case| {
+        assert!(!reaches(1));
+        let stub = bound(builder, case, returns);
+        STEPS.stub.store(stub, Ordering::Relaxed);
+        handle(libc::SIGTRAP, stepped);
+        // SAFETY: a live stub; a handler that looks at no argument.
+        unsafe { arch::call_stepped(stub, ROOM.as_ptr() as usize) };
+        good_steps(16);
+    }));
+}
+
+#[test]
+fn every_instruction_unwinds_on_the_way_to_another_librarys_entry() {
+    all_good(&alone_cases(&["small", "large"], |builder, case| {
+        assert!(!reaches(1));
+        let block = raw::alloc(builder, if case == "large" { 100 } else { 64 }).unwrap();
+        // SAFETY: a new block, to code that takes anything.
+        let stub = unsafe {
+            raw::bind_foreign(block, arch::chain as *const ()).unwrap();
+            raw::stub(block) as usize
+        };
+        STEPS.stub.store(stub, Ordering::Relaxed);
+        handle(libc::SIGTRAP, stepped);
+        // SAFETY: a live stub.
+        let chain = unsafe { arch::call_stepped(stub, 7) };
+        assert_eq!(chain, block.as_ptr() as usize);
+        good_steps(5);
+    }));
+}
+
+#[test]
+fn every_instruction_unwinds_on_the_way_to_the_trap_of_an_unbound_block() {
+    extern "C" fn trapped(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+        good_steps(4);
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) };
+    }
+    all_good(&alone_cases(&["small", "large"], |builder, case| {
+        assert!(!reaches(1));
+        let block = raw::alloc(builder, if case == "large" { 100 } else { 64 }).unwrap();
+        // SAFETY: a new block.
+        let stub = unsafe { raw::stub(block) } as usize;
+        STEPS.stub.store(stub, Ordering::Relaxed);
+        handle(libc::SIGTRAP, stepped);
+        handle(libc::SIGILL, trapped);
+        // SAFETY: it traps, which is what is tested.
+        unsafe { arch::call_stepped(stub, 7) };
+        panic!("an unbound block returned");
+    }));
 }

@@ -219,5 +219,12 @@ pub unsafe extern "C-unwind" fn aligned(
 /// Returns what is in the static chain register: no C function.
 #[unsafe(naked)]
 pub unsafe extern "C" fn chain() -> usize {
-    naked_asm!("endbr64", "mov %r10, %rax", "ret", options(att_syntax))
+    naked_asm!(
+        ".cfi_startproc",
+        "endbr64",
+        "mov %r10, %rax",
+        "ret",
+        ".cfi_endproc",
+        options(att_syntax)
+    )
 }
