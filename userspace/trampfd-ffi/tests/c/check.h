@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * Tests are functions in a table; each runs in a child, so that one that crashes is one that
- * failed. Prints `ok NAME` or `failed NAME: WHY`; the last line says how many.
+ * failed. Prints TAP. In the environment:
+ *
+ *   STUBS=kernel   closures must come from the kernel service; STUBS=text, from static text
+ *   FEW=1          this machine is emulated: a fortieth of what takes long
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -23,7 +26,7 @@
 #define CHECK(cond)                                                            \
 	do {                                                                   \
 		if (!(cond)) {                                                 \
-			printf("%s:%d: %s\n", __FILE__, __LINE__, #cond);      \
+			printf("# %s:%d: %s\n", __FILE__, __LINE__, #cond);      \
 			fflush(stdout);                                        \
 			_exit(1);                                              \
 		}                                                              \
@@ -36,11 +39,48 @@ struct test {
 
 #define TEST(name) { #name, name }
 
+/* So many, or few. */
+static inline int few(int count)
+{
+	return getenv("FEW") ? count / 40 + 1 : count;
+}
+
+/* Whether an address lies in a mapping of the kernel service. */
+static inline int is_kernel(const void *code)
+{
+	char line[512];
+	int found = 0;
+	FILE *maps = fopen("/proc/self/maps", "r");
+
+	CHECK(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		unsigned long start, end;
+
+		CHECK(sscanf(line, "%lx-%lx", &start, &end) == 2);
+		if ((unsigned long)code >= start && (unsigned long)code < end)
+			found = strstr(line, "/dev/trampfd") != NULL;
+	}
+	fclose(maps);
+	return found;
+}
+
+static inline void stubs_are_as_expected(void)
+{
+	const char *expected = getenv("STUBS");
+	void *code, *closure = ffi_closure_alloc(sizeof(ffi_closure), &code);
+
+	CHECK(closure);
+	if (expected)
+		CHECK(is_kernel(code) == !strcmp(expected, "kernel"));
+	ffi_closure_free(closure);
+}
+
 /* libffi.so.8 may be the drop-in, or another one with our closures preloaded. */
 static inline int run_tests(const struct test *tests, size_t count)
 {
 	size_t failed = 0, i;
 
+	printf("1..%zu\n", count);
 	for (i = 0; i < count; i++) {
 		int status;
 		pid_t pid;
@@ -48,7 +88,8 @@ static inline int run_tests(const struct test *tests, size_t count)
 		fflush(stdout);
 		pid = fork();
 		if (!pid) {
-			alarm(60);
+			alarm(100);
+			stubs_are_as_expected();
 			tests[i].run();
 			fflush(stdout);
 			_exit(0);
@@ -57,15 +98,14 @@ static inline int run_tests(const struct test *tests, size_t count)
 			return 2;
 		if (status) {
 			failed++;
-			printf("failed %s: %s %d\n", tests[i].name,
+			printf("not ok %zu - %s: %s %d\n", i + 1, tests[i].name,
 			       WIFSIGNALED(status) ? "signal" : "exit",
 			       WIFSIGNALED(status) ? WTERMSIG(status) :
 						     WEXITSTATUS(status));
 		} else {
-			printf("ok %s\n", tests[i].name);
+			printf("ok %zu - %s\n", i + 1, tests[i].name);
 		}
 	}
-	printf("%zu passed, %zu failed\n", count - failed, failed);
 	return failed != 0;
 }
 

@@ -54,7 +54,7 @@ static void sizes_alternate(void)
 {
 	int k = 1, i;
 
-	for (i = 0; i < 10000; i++) {
+	for (i = 0; i < few(10000); i++) {
 		void *code;
 		size_t size = i % 3 ? 56 : 56 + i;
 		ffi_closure *c = ffi_closure_alloc(size, &code);
@@ -209,21 +209,21 @@ static void many(void)
 	static ffi_closure *closures[COUNT];
 	static void *codes[COUNT];
 	static int values[COUNT];
-	int i;
+	int count = few(COUNT), i;
 
-	for (i = 0; i < COUNT; i++) {
+	for (i = 0; i < count; i++) {
 		values[i] = i;
 		closures[i] = add_closure(&values[i], &codes[i]);
 	}
-	for (i = 0; i < COUNT; i++)
+	for (i = 0; i < count; i++)
 		CHECK(CODE(add_fn, codes[i])(1, 2) == i + 3);
-	for (i = 0; i < COUNT; i += 2)
+	for (i = 0; i < count; i += 2)
 		ffi_closure_free(closures[i]);
-	for (i = 1; i < COUNT; i += 2)
+	for (i = 1; i < count; i += 2)
 		CHECK(CODE(add_fn, codes[i])(1, 2) == i + 3);
-	for (i = 0; i < COUNT; i += 2)
+	for (i = 0; i < count; i += 2)
 		closures[i] = add_closure(&values[i], &codes[i]);
-	for (i = 0; i < COUNT; i++)
+	for (i = 0; i < count; i++)
 		CHECK(CODE(add_fn, codes[i])(1, 2) == i + 3);
 }
 
@@ -273,7 +273,7 @@ static void *frees_of_another_thread(void *arg)
 	struct passed *passed = arg;
 	int i;
 
-	for (i = 0; i < 1000; i++) {
+	for (i = 0; i < few(1000); i++) {
 		CHECK(CODE(add_fn, passed[i].code)(1, 2) ==
 		      passed[i].value + 3);
 		ffi_closure_free(passed[i].closure);
@@ -293,7 +293,7 @@ static void threads(void)
 
 	add_cif();
 	for (i = 0; i < THREADS; i++) {
-		for (j = 0; j < 1000; j++) {
+		for (j = 0; j < few(1000); j++) {
 			passed[i][j].value = j;
 			passed[i][j].closure = add_closure(&passed[i][j].value,
 							   &passed[i][j].code);
@@ -339,7 +339,7 @@ static void thread_that_ends(void)
 	int i;
 
 	CHECK(!pthread_key_create(&key, frees_late));
-	for (i = 0; i < 2000; i++) {
+	for (i = 0; i < few(2000); i++) {
 		pthread_t thread;
 
 		CHECK(!pthread_create(&thread, NULL, ends, NULL));

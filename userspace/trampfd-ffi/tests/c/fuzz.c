@@ -250,7 +250,7 @@ static void one(ffi_closure *closure, void *code)
 	ffi_call(&cif, CODE(void (*)(void), code), got.bytes, values);
 	if (calls != 1 || wrong >= 0 ||
 	    (ret != &ffi_type_void && !same(ret, got.bytes, result.bytes))) {
-		printf("abi %d, argument %d of", abi, wrong);
+		printf("# abi %d, argument %d of", abi, wrong);
 		for (i = 0; i < count; i++)
 			show(arg_types[i]);
 		printf(" ->");
@@ -268,9 +268,9 @@ static void signatures(void)
 	ffi_closure *closure;
 	int round;
 
-	printf("FUZZ_SEED=%#llx\n", (unsigned long long)seed);
+	printf("# FUZZ_SEED=%#llx\n", (unsigned long long)seed);
 	state = seed | 1;
-	for (round = 0; round < ROUNDS; round++) {
+	for (round = 0; round < few(ROUNDS); round++) {
 		closure = ffi_closure_alloc(sizeof(*closure), &code);
 		CHECK(closure);
 		one(closure, code);

@@ -82,14 +82,14 @@ static void code_is_freed(void)
 {
 	int k = 5, i;
 
-	for (i = 0; i < 100000; i++) {
+	for (i = 0; i < few(100000); i++) {
 		void *code;
 
 		add_closure(&k, &code);
 		CHECK(CODE(add_fn, code)(i, 2) == i + 7);
 		ffi_closure_free(code);
 	}
-	for (i = 0; i < 1000; i++) {
+	for (i = 0; i < few(1000); i++) {
 		void *code;
 		ffi_closure *c = ffi_closure_alloc(100 + i, &code);
 
@@ -111,7 +111,7 @@ static void closure_is_sought_behind_its_code(void)
 	int k = 5, i;
 	void *code;
 
-	for (i = 0; i < 1000; i++) {
+	for (i = 0; i < few(1000); i++) {
 		struct wrapper *w = ffi_closure_alloc(sizeof(*w), &code);
 
 		CHECK(w);
