@@ -335,7 +335,7 @@ static void every_type(void)
 	CHECK(!trampfd_free(f));
 }
 
-/* Results are as wide as their type, whatever the handler leaves beside it. */
+/* The handler writes as many bytes as the type has. */
 static void minus_one(const trampfd_signature *signature, void *result, void *const *args,
 		      void *data)
 {
