@@ -295,7 +295,7 @@ fn types_are_laid_out_as_c_does() {
 
 #[test]
 fn c_callers_reach_dynamic_closures() {
-    each(|builder| {
+    alone_well(|builder| {
         let types = types();
         for case in compiled().iter().flat_map(Compiled::cases) {
             let log = Log::default();
@@ -406,7 +406,7 @@ static KEEPING: Mutex<()> = Mutex::new(());
 
 #[test]
 fn registers_are_kept_and_handlers_have_an_aligned_stack() {
-    each(|builder| {
+    alone_well(|builder| {
         let types = types();
         let block = raw::alloc(builder, 64).unwrap();
         for case in compiled().iter().flat_map(Compiled::cases) {
