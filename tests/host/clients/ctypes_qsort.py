@@ -5,7 +5,7 @@ import os
 
 libc = ctypes.CDLL(None)
 COMPARE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_long), ctypes.POINTER(ctypes.c_long))
-NUMBERS = [7919 * n % 1009 for n in range(1000)]
+NUMBERS = [7919 * n % 1009 for n in range(150)]
 
 
 def descending(a, b):

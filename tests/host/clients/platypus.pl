@@ -5,13 +5,13 @@ use FFI::Platypus 2.00;
 
 my $ffi = FFI::Platypus->new(api => 2, lib => [undef]);
 $ffi->type('(opaque,opaque)->int' => 'compare');
-$ffi->attach(qsort => ['sint64[1000]', 'size_t', 'size_t', 'compare'] => 'void');
-my @numbers = map { 7919 * $_ % 1009 } 0 .. 999;
+$ffi->attach(qsort => ['sint64[300]', 'size_t', 'size_t', 'compare'] => 'void');
+my @numbers = map { 7919 * $_ % 1009 } 0 .. 299;
 
 sub sorts {
     my ($compare, $sign) = @_;
     my @array = @numbers;
-    qsort(\@array, 1000, 8, $compare);
+    qsort(\@array, 300, 8, $compare);
     my @expected = sort { $sign * ($a <=> $b) } @numbers;
     return "@array" eq "@expected";
 }

@@ -6,7 +6,7 @@ import signal
 from gi.repository import GLib, GObject
 
 # Where a callback is refused the loop has nothing to do, and does it for ever.
-signal.alarm(5)
+signal.alarm(3)
 seen = []
 
 
