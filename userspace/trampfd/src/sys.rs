@@ -50,6 +50,19 @@ pub(crate) fn map_anonymous(len: usize) -> io::Result<usize> {
     check(p as libc::c_long)
 }
 
+/// Maps `len` bytes of new memory, in large pages where the kernel has them to give.
+pub(crate) fn map_large(len: usize) -> io::Result<usize> {
+    /// What most processors and kernels have.
+    const LARGE: usize = 2 << 20;
+    let start = map_anonymous(len + LARGE)?;
+    // SAFETY: what the pages hold does not change.
+    unsafe {
+        let start = core::ptr::with_exposed_provenance_mut(start);
+        libc::madvise(start, len + LARGE, libc::MADV_HUGEPAGE)
+    };
+    Ok(start.next_multiple_of(LARGE))
+}
+
 /// Has the kernel make the pages of `[addr, addr + len)`, which is writable memory, at once (Linux
 /// 5.14). Where it cannot, each comes with its first use.
 pub(crate) fn populate(addr: usize, len: usize) {
@@ -57,19 +70,6 @@ pub(crate) fn populate(addr: usize, len: usize) {
     unsafe {
         libc::madvise(core::ptr::with_exposed_provenance_mut(addr), len, libc::MADV_POPULATE_WRITE)
     };
-}
-
-/// Asks for large pages in `[start, end)`, wherever one fits in completely. The kernel gives them,
-/// or not, when they are first used.
-pub(crate) fn prefer_large_pages(start: usize, end: usize) {
-    /// What most processors and kernels have; with other sizes fewer fit, or none.
-    const LARGE: usize = 2 << 20;
-    let start = start.next_multiple_of(LARGE);
-    if let Some(len) = end.checked_sub(start).filter(|&len| len >= LARGE) {
-        let start = core::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: what the pages hold does not change.
-        unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
-    }
 }
 
 /// Maps `len` bytes of `fd` privately over `[addr, addr + len)`.

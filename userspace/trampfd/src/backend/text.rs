@@ -13,9 +13,10 @@
 //! being the same physical pages each time, and up to some ten thousand closures that is faster.
 //! Later copies are of the whole table, so that a million closures need few mappings.
 //!
-//! Areas of the table of dynamic closures have room for their blocks behind the slots; there, what
-//! lies between copies and slots is writable too, so that an area is one mapping for each copy
-//! and one for all the rest.
+//! In areas of the table of dynamic closures what lies between copies and slots is writable too, so
+//! that an area is one mapping for each copy and one for all the rest. The blocks of these slots
+//! lie elsewhere, those of whole copies in large pages: to make small ones takes longer than
+//! everything else that is done to make a closure.
 //!
 //! Each copy is a private mapping of the program's own file, made in one of two ways: by
 //! mremap(2) of the table that runs, which keeps the original in place (Linux 5.13; not where
@@ -52,7 +53,7 @@ pub enum Growth {
 const SMALL_SLOTS: usize = 512;
 /// Small copies, before whole ones follow.
 const SMALL_COPIES: usize = 62;
-/// Copies in the largest growth area.
+/// Copies in the largest growth area, and whole copies whose blocks are mapped at once.
 const MAX_COPIES: usize = 64;
 
 /// Bytes of the stubs, and of the slots, of `slots` slots.
@@ -69,8 +70,13 @@ struct Area {
     end: usize,
     /// Slots of each copy.
     slots: usize,
-    /// The blocks of the next copy, in an area that has room for them.
-    blocks: Option<usize>,
+}
+
+impl Area {
+    /// Copies that there is room for.
+    fn copies(&self) -> usize {
+        (self.end - self.next) / bytes(self.slots)
+    }
 }
 
 /// What was added to a table.
@@ -89,6 +95,8 @@ struct Growing {
     /// Copies that there are, or have room in an area.
     copies: usize,
     area: Option<Area>,
+    /// Memory for blocks of the next copies, by addresses.
+    room: (usize, usize),
 }
 
 /// Which tables there are.
@@ -96,7 +104,7 @@ pub(crate) struct Tables([Growing; arch::TABLES]);
 
 impl Tables {
     pub(crate) const fn new() -> Tables {
-        Tables([Growing { own: 0, copies: 0, area: None }; arch::TABLES])
+        Tables([Growing { own: 0, copies: 0, area: None, room: (0, 0) }; arch::TABLES])
     }
 
     /// More slots of table number `n`, which is `table`.
@@ -147,25 +155,47 @@ impl Growing {
         with_blocks: bool,
     ) -> Result<Grown, Error> {
         let area = self.area(table, with_blocks).map_err(|error| no_memory(growth, error))?;
-        let stubs = bytes(area.slots);
+        let (stubs, blocks) = (bytes(area.slots), block::SIZE * area.slots);
+        if with_blocks {
+            self.make_room(area).map_err(|error| no_memory(growth, error))?;
+        }
         copy_to(area.next, stubs, table, growth)?;
-        let blocks = area.blocks.map(|blocks| (blocks, block::SIZE * area.slots));
-        self.area = Some(Area {
-            next: area.next + stubs,
-            blocks: blocks.map(|(start, len)| start + len),
-            ..area
-        });
+        self.area = Some(Area { next: area.next + stubs, ..area });
         let slots = area.next.wrapping_add_signed(table.distance());
-        if area.slots > SMALL_SLOTS {
+        let whole = area.slots > SMALL_SLOTS;
+        if whole {
             // All of it will be used, and one call is cheaper than a fault for each page.
             sys::populate(slots, stubs);
-            blocks.into_iter().for_each(|(start, len)| sys::populate(start, len));
+        }
+        let mut first_block = 0;
+        if with_blocks {
+            first_block = self.room.0;
+            self.room.0 += blocks;
+            if whole {
+                sys::populate(first_block, blocks);
+            }
         }
         let slots = core::ptr::with_exposed_provenance_mut::<Slot>(slots);
         Ok(Grown {
             slots: slots..slots.wrapping_add(area.slots),
-            blocks: core::ptr::with_exposed_provenance_mut(blocks.map_or(0, |(start, _)| start)),
+            blocks: core::ptr::with_exposed_provenance_mut(first_block),
         })
+    }
+
+    /// Memory for the blocks of the next copy, which goes into `area`.
+    fn make_room(&mut self, area: Area) -> io::Result<()> {
+        let needed = block::SIZE * area.slots;
+        if self.room.1 - self.room.0 < needed {
+            let (start, len) = if area.slots > SMALL_SLOTS {
+                let len = needed * MAX_COPIES;
+                (sys::map_large(len)?, len)
+            } else {
+                let len = needed * area.copies();
+                (sys::map_anonymous(len)?, len)
+            };
+            self.room = (start, start + len);
+        }
+        Ok(())
     }
 
     /// An area with room for a copy.
@@ -176,7 +206,7 @@ impl Growing {
         let slots = if self.copies < SMALL_COPIES { SMALL_SLOTS } else { table.len };
         // Areas grow as the number of closures does.
         let area = new_area(table, slots, self.copies.clamp(2, MAX_COPIES), with_blocks)?;
-        self.copies += (area.end - area.next) / bytes(slots);
+        self.copies += area.copies();
         self.area = Some(area);
         Ok(area)
     }
@@ -191,28 +221,20 @@ fn no_memory(growth: Growth, error: io::Error) -> Error {
 }
 
 /// Reserves an area for about `wanted` copies of `slots` slots; its slots are readable and
-/// writable, and so are the blocks.
-fn new_area(
-    table: &StaticTable,
-    slots: usize,
-    wanted: usize,
-    with_blocks: bool,
-) -> io::Result<Area> {
+/// writable, with `all` everything behind the copies.
+fn new_area(table: &StaticTable, slots: usize, wanted: usize, all: bool) -> io::Result<Area> {
     let distance = table.distance();
     let gap = distance.unsigned_abs();
     // The copies must not reach the slots.
     let copies = wanted.min(gap / bytes(slots)).max(1);
     let stubs = bytes(slots) * copies;
-    let blocks = if with_blocks { block::SIZE * slots * copies } else { 0 };
-    let len = gap + stubs + blocks;
+    let len = gap + stubs;
     let base = sys::reserve(len, table.code())?;
-    // The blocks lie at that end where the slots are.
-    let (code, blocks_at) =
-        if distance > 0 { (base, base + gap + stubs) } else { (base + blocks + gap, base) };
-    let writable = match (with_blocks, distance > 0) {
+    let code = if distance > 0 { base } else { base + gap };
+    let writable = match (all, distance > 0) {
         (false, _) => (code.wrapping_add_signed(distance), stubs),
-        (true, true) => (base + stubs, len - stubs),
-        (true, false) => (base, len - stubs),
+        (true, true) => (base + stubs, gap),
+        (true, false) => (base, gap),
     };
     // SAFETY: inside the reservation that was just made.
     unsafe {
@@ -221,14 +243,8 @@ fn new_area(
             return Err(error);
         }
     }
-    if slots > SMALL_SLOTS && with_blocks {
-        // Making and first touching small pages takes most of the time of the first million.
-        let first = blocks_at.min(code.wrapping_add_signed(distance));
-        sys::prefer_large_pages(first, first + stubs + blocks);
-    }
     unwind::register(code, stubs);
-    let blocks = with_blocks.then_some(blocks_at);
-    Ok(Area { next: code, end: code + stubs, slots, blocks })
+    Ok(Area { next: code, end: code + stubs, slots })
 }
 
 /// Maps the first `len` bytes of the text of `table` at `to`, in the ways that `growth` allows.
