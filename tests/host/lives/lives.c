@@ -5,7 +5,8 @@
  *
  *	PROGRAM LIBRARY EVENT VALUE BEFORE COUNT
  *
- * LIBRARY is the file that must provide them. BEFORE closures are made, EVENT
+ * LIBRARY is the file that must provide them, the program itself where it is
+ * linked in. BEFORE closures are made, EVENT
  * happens, closures are made until there are COUNT, and half of them are
  * dropped and made again.
  *
@@ -34,6 +35,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -352,9 +354,12 @@ static void look_at_library(const char *path)
 {
 	const void *address = library();
 	struct stat meant, is;
-	Dl_info info;
+	Dl_info info = { 0 };
 
-	if (!address || !dladdr(address, &info))
+	if (!getauxval(AT_BASE))
+		/* Linked statically: there is one file. */
+		info.dli_fname = (const char *)getauxval(AT_EXECFN);
+	else if (!address || !dladdr(address, &info))
 		end(OTHER_LIBRARY, "%s is not loaded", path);
 	if (stat(path, &meant))
 		end(OTHER_LIBRARY, "%s: %s", path, strerror(errno));

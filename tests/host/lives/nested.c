@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * Pointers to nested functions, asked for as GCC asks (-ftrampoline-impl=heap).
- * A struct closure is the frame of the outer function.
+ * A struct closure is the frame of the outer function. LIVES_LINKED: the
+ * runtime is linked into the program.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,6 +15,15 @@
 #include "arch/x86_64.h"
 #endif
 
+#ifdef LIVES_LINKED
+void created(void *chain, void *func, void *dst) __asm__("__gcc_nested_func_ptr_created");
+void deleted(void) __asm__("__gcc_nested_func_ptr_deleted");
+
+const void *library(void)
+{
+	return (const void *)created;
+}
+#else
 static void (*created)(void *chain, void *func, void *dst);
 static void (*deleted)(void);
 
@@ -24,6 +34,7 @@ const void *library(void)
 	*(void **)&deleted = dlsym(RTLD_DEFAULT, "__gcc_nested_func_ptr_deleted");
 	return created && deleted ? (const void *)created : NULL;
 }
+#endif
 
 int make(struct closure *closure, long answer)
 {

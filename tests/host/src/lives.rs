@@ -26,10 +26,15 @@ struct Binding {
     source: &'static str,
     /// What its linker is told; `{lib}` is target/lib.
     link: &'static [&'static str],
-    /// In target/lib; or, absolute, one of this machine's own.
+    /// In target/lib; or one of these.
     library: &'static str,
     preloaded: bool,
 }
+
+/// The library is in the program itself.
+const LINKED: &str = "(the program)";
+/// This machine's own libffi, as the loader finds it.
+const MACHINE: &str = "(the machine's)";
 
 const DROP_IN: Binding = Binding {
     name: "drop-in",
@@ -39,7 +44,15 @@ const DROP_IN: Binding = Binding {
     preloaded: false,
 };
 
-const BINDINGS: [Binding; 4] = [
+const NESTED_LINKED: Binding = Binding {
+    name: "",
+    source: "nested",
+    link: &["-DLIVES_LINKED", "{lib}/libtrampfd-nested.a"],
+    library: LINKED,
+    preloaded: false,
+};
+
+const BINDINGS: [Binding; 7] = [
     DROP_IN,
     Binding { name: "preload", library: "libtrampfd-ffi-preload.so", preloaded: true, ..DROP_IN },
     Binding {
@@ -48,6 +61,17 @@ const BINDINGS: [Binding; 4] = [
         link: &["-ldl"],
         library: "libtrampfd.so.0",
         preloaded: true,
+    },
+    Binding { name: "nested functions, linked first", ..NESTED_LINKED },
+    Binding {
+        name: "nested functions, static",
+        link: &["-static", "-DLIVES_LINKED", "{lib}/libtrampfd-nested.a"],
+        ..NESTED_LINKED
+    },
+    Binding {
+        name: "nested functions, static PIE",
+        link: &["-static-pie", "-DLIVES_LINKED", "{lib}/libtrampfd-nested.a"],
+        ..NESTED_LINKED
     },
     Binding {
         name: "C API",
@@ -59,7 +83,7 @@ const BINDINGS: [Binding; 4] = [
 ];
 
 /// The library of this machine, for controls.
-const SYSTEM: Binding = Binding { name: "system", library: "", ..DROP_IN };
+const SYSTEM: Binding = Binding { name: "system", library: MACHINE, ..DROP_IN };
 
 /// Something that happens; `lives.c` says what. In `value`, `{dir}` is a folder of the run.
 #[derive(Clone, Copy, Debug)]
@@ -226,7 +250,7 @@ impl Stage<'_> {
     }
 
     fn program(&self, binding: &Binding) -> PathBuf {
-        self.places.target.join("lives").join(binding.source)
+        self.places.target.join("lives").join(binding.name.replace(' ', "-").replace(',', ""))
     }
 
     fn build(&self, binding: &Binding) -> Result<(), String> {
@@ -247,7 +271,7 @@ impl Stage<'_> {
         )?;
         // For the policy chroot. The same for all rows, so they stay.
         run::copy_libraries(&program, &self.dir)?;
-        if !binding.library.is_empty() {
+        if ![LINKED, MACHINE].contains(&binding.library) {
             run::copy_libraries(&self.built().join(binding.library), &self.dir)?;
         }
         Ok(())
@@ -255,10 +279,11 @@ impl Stage<'_> {
 
     /// The library of a row before it is staged.
     fn library(&self, binding: &Binding) -> Result<PathBuf, String> {
-        if !binding.library.is_empty() {
-            return Ok(self.built().join(binding.library));
+        match binding.library {
+            LINKED => return Ok(self.program(binding)),
+            MACHINE => {}
+            library => return Ok(self.built().join(library)),
         }
-        // As the loader finds it.
         let said = kinds::run(Command::new("ldd").arg(self.program(binding)))?;
         said.lines()
             .find_map(|line| line.trim().strip_prefix("libffi.so.8 => "))
@@ -294,7 +319,7 @@ impl Stage<'_> {
         let staged = self.dir.join(row.life.place).join(name);
         match row.binding.library {
             // It may be on another file system.
-            "" => kinds::copy(&library, &staged)?,
+            MACHINE => kinds::copy(&library, &staged)?,
             _ => fs::hard_link(&library, &staged).map_err(said(&staged))?,
         }
         Ok(staged)
@@ -309,12 +334,16 @@ impl Stage<'_> {
                 _ => path.into_owned(),
             }
         };
+        let program = match row.binding.library {
+            LINKED => staged.clone(),
+            _ => self.dir.join("program"),
+        };
         let folder = staged.parent().map(inside).unwrap_or_default();
         let mut command = Command::new(&kit.launcher);
         command
             .args(["via", row.policy])
             .arg(&self.dir)
-            .args(["direct", &inside(&self.dir.join("program")), &inside(&staged)])
+            .args(["direct", &inside(&program), &inside(&staged)])
             .args([row.life.event, &row.life.value.replace("{dir}", &inside(&self.dir))])
             .args([row.before.to_string(), row.count.to_string()])
             .current_dir(&self.dir);
