@@ -1,4 +1,9 @@
-//! x86-64: the static chain is r10.
+//! x86-64: a nested function, as a stub calls it.
+//!
+//! ```text
+//!   edi  argument ─┐
+//!   r10  chain ──► int ─┴─► eax  their sum
+//! ```
 
 use core::arch::naked_asm;
 
