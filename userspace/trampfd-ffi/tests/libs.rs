@@ -93,8 +93,7 @@ fn libs() -> &'static Libs {
     static LIBS: OnceLock<Libs> = OnceLock::new();
     LIBS.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-        // Which profile and target this test was built for is not the library's business.
-        succeed(Command::new(root.join("scripts/libs")).env_remove("CARGO_ENCODED_RUSTFLAGS"));
+        succeed(&mut Command::new(root.join("scripts/libs")));
         let drop_in = root.join("target/lib/ffi");
         let work = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trampfd-ffi");
         let plain = work.join("plain");
