@@ -22,15 +22,16 @@
 //! The pointers are stored from the last to the first, so that a long list touches the stack page
 //! after page and cannot jump over a guard page.
 //!
-//! The short one, for up to four integer arguments and a result in rax or none; it looks at no
-//! plan:
+//! The short ones, for up to two and up to four integer arguments and a result in rax or none; they
+//! look at no plan:
 //!
 //! ```text
+//!                                                     of two      of four
 //!    CFA ──► ├───────────────────────────┤
-//!            │ return address            │ rsp + 72
-//!            │ room for the result       │ rsp + 64
-//!            │ rcx rdx rsi rdi           │ rsp + 32
-//!    rsp ──► │ pointers to them          │ rsp        16-byte aligned
+//!            │ return address            │ rsp + 40    rsp + 72
+//!            │ room for the result       │ rsp + 32    rsp + 64
+//!            │ (rcx rdx) rsi rdi         │ rsp + 16    rsp + 32
+//!    rsp ──► │ pointers to them          │ rsp         rsp         16-byte aligned
 //!            └───────────────────────────┘
 //! ```
 
@@ -40,8 +41,9 @@ use core::mem::offset_of;
 use crate::arch::x86_64::classify::{Class, Placer, Returned};
 use crate::plan::{CALLEE_AT, Callee, Cell, Foreign, Plan, Scalar};
 
-/// Arguments that the short entry takes.
-const FEW: usize = 4;
+/// Arguments that the short entries take.
+const TWO: usize = 2;
+const FOUR: usize = 4;
 
 /// Where stubs jump and where the entry ends, for these arguments, which `placer` has placed.
 pub fn entries(placer: &Placer, returned: Returned, args: &[Class]) -> (usize, usize) {
@@ -64,11 +66,14 @@ pub fn entries(placer: &Placer, returned: Returned, args: &[Class]) -> (usize, u
         Returned::Memory => finish_memory,
     };
     let int = Class::scalar(Scalar::Int(8, false));
-    let few = args.len() <= FEW && args.iter().all(|&class| class == int);
+    let few = |count| args.len() <= count && args.iter().all(|&class| class == int);
     let enter: extern "C" fn() = match returned {
-        Returned::Void | Returned::Int if few => few_int,
-        Returned::I32 if few => few_i32,
-        Returned::U32 if few => few_u32,
+        Returned::Void | Returned::Int if few(TWO) => two_int,
+        Returned::I32 if few(TWO) => two_i32,
+        Returned::U32 if few(TWO) => two_u32,
+        Returned::Void | Returned::Int if few(FOUR) => four_int,
+        Returned::I32 if few(FOUR) => four_i32,
+        Returned::U32 if few(FOUR) => four_u32,
         _ => match (placer.ints() > 0, placer.floats() > 0) {
             (false, false) => enter_none,
             (true, false) => enter_ints,
@@ -218,39 +223,56 @@ finish!(finish_x87, "fldt -160(%rbp)");
 finish!(finish_x87_x87, "fldt -144(%rbp)", "fldt -160(%rbp)");
 finish!(finish_memory, "mov -64(%rbp), %rax");
 
-/// The short entry; `$load` is the result.
+macro_rules! list_two {
+    () => {
+        "mov %rdi, {values}(%rsp)
+        mov %rsi, {values}+8(%rsp)
+        lea {values}(%rsp), %rdi
+        mov %rdi, (%rsp)
+        lea {values}+8(%rsp), %rsi
+        mov %rsi, 8(%rsp)"
+    };
+}
+macro_rules! list_four {
+    () => {
+        concat!(
+            list_two!(),
+            "
+        mov %rdx, {values}+16(%rsp)
+        mov %rcx, {values}+24(%rsp)
+        lea {values}+16(%rsp), %rdx
+        mov %rdx, 16(%rsp)
+        lea {values}+24(%rsp), %rcx
+        mov %rcx, 24(%rsp)"
+        )
+    };
+}
+
+/// The short entry for `$count` arguments, which `$list` lists; `$load` is the result.
 macro_rules! few {
-    ($name:ident, $load:literal) => {
+    ($name:ident, $count:ident, $list:ident, $load:literal) => {
         #[unsafe(naked)]
         extern "C" fn $name() {
             naked_asm!(
                 ".cfi_startproc",
                 "endbr64",
-                "sub $72, %rsp",
-                ".cfi_def_cfa_offset 80",
+                "sub ${frame}, %rsp",
+                ".cfi_def_cfa_offset {frame}+8",
                 "mov {callee}(%r10), %rax",
-                "mov %rdi, 32(%rsp)",
-                "mov %rsi, 40(%rsp)",
-                "mov %rdx, 48(%rsp)",
-                "mov %rcx, 56(%rsp)",
-                "lea 32(%rsp), %rdi",
-                "mov %rdi, (%rsp)",
-                "lea 40(%rsp), %rsi",
-                "mov %rsi, 8(%rsp)",
-                "lea 48(%rsp), %rdx",
-                "mov %rdx, 16(%rsp)",
-                "lea 56(%rsp), %rcx",
-                "mov %rcx, 24(%rsp)",
+                $list!(),
                 "mov {signature}(%rax), %rdi",
-                "lea 64(%rsp), %rsi",
+                "lea {result}(%rsp), %rsi",
                 "mov %rsp, %rdx",
                 "mov {data}(%rax), %rcx",
                 "call *{handler}(%rax)",
                 $load,
-                "add $72, %rsp",
+                "add ${frame}, %rsp",
                 ".cfi_def_cfa_offset 8",
                 "ret",
                 ".cfi_endproc",
+                values = const 8 * $count,
+                result = const 16 * $count,
+                frame = const 16 * $count + 8,
                 callee = const offset_of!(Cell, callee),
                 signature = const offset_of!(Callee, signature),
                 data = const offset_of!(Callee, data),
@@ -260,9 +282,12 @@ macro_rules! few {
         }
     };
 }
-few!(few_int, "mov 64(%rsp), %rax");
-few!(few_i32, "movslq 64(%rsp), %rax");
-few!(few_u32, "movl 64(%rsp), %eax");
+few!(two_int, TWO, list_two, "mov {result}(%rsp), %rax");
+few!(two_i32, TWO, list_two, "movslq {result}(%rsp), %rax");
+few!(two_u32, TWO, list_two, "movl {result}(%rsp), %eax");
+few!(four_int, FOUR, list_four, "mov {result}(%rsp), %rax");
+few!(four_i32, FOUR, list_four, "movslq {result}(%rsp), %rax");
+few!(four_u32, FOUR, list_four, "movl {result}(%rsp), %eax");
 
 /// Jumps to where the plan says: for stubs whose target is fixed before their signature is known.
 ///
