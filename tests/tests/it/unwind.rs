@@ -319,10 +319,14 @@ fn every_instruction_unwinds_on_the_way_to_the_trap_of_a_freed_closure() {
 
 /// A signature for each entry and each end of it.
 const DYNAMIC: &[&str] = &[
-    "few, int",
-    "few, i32",
-    "few, u32",
-    "few, void",
+    "two, int",
+    "two, i32",
+    "two, u32",
+    "two, void",
+    "four, int",
+    "four, i32",
+    "four, u32",
+    "four, void",
     "none",
     "ints, i8",
     "ints, u8",
@@ -349,10 +353,14 @@ fn dynamic_signature(case: &str) -> Signature {
     let large = Type::structure(&[Type::array(&Type::U64, 9).unwrap()]).unwrap();
     let ints = || vec![Type::I64; 5];
     let (args, result) = match case {
-        "few, int" => (vec![Type::I64], Type::I64),
-        "few, i32" => (vec![Type::I64; 2], Type::I32),
-        "few, u32" => (vec![Type::I64; 4], Type::U32),
-        "few, void" => (vec![], Type::VOID),
+        "two, int" => (vec![Type::I64], Type::I64),
+        "two, i32" => (vec![Type::I64; 2], Type::I32),
+        "two, u32" => (vec![Type::I64; 2], Type::U32),
+        "two, void" => (vec![], Type::VOID),
+        "four, int" => (vec![Type::I64; 3], Type::I64),
+        "four, i32" => (vec![Type::I64; 4], Type::I32),
+        "four, u32" => (vec![Type::I64; 4], Type::U32),
+        "four, void" => (vec![Type::I64; 4], Type::VOID),
         "none" => (vec![], Type::F32),
         "ints, i8" => (ints(), Type::I8),
         "ints, u8" => (ints(), Type::U8),
