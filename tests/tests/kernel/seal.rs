@@ -1,6 +1,6 @@
 //! After a seal nothing about trampolines changes any more, in the process and its children.
 
-use trampfd::{Backend, Builder, Closure, Error, Unavailable, support};
+use trampfd::{Backend, Builder, Closure, Error, Signature, Type, Unavailable, raw, support};
 use trampfd_tests::{all_good, alone_cases_on, alone_on, fork, fork_well};
 
 type One = unsafe extern "C" fn(usize) -> usize;
@@ -94,6 +94,81 @@ fn a_closure_dropped_before_the_seal_traps_after_it() {
         eprintln!("it answered {}", unsafe { stale(1) });
     });
     end.is_killed_by(libc::SIGILL);
+}
+
+#[test]
+fn dynamic_closures_live_on_after_the_seal_and_trap_when_they_are_dropped() {
+    let ends = alone_cases_on(&[Backend::Kernel], &["live", "dropped"], |builder, case| {
+        let signature = Signature::new(&[Type::SIZE], Type::SIZE).unwrap();
+        let make = |n: usize| {
+            builder.dynamic(
+                &signature,
+                |call, n: &usize| {
+                    let a = call.arg::<usize>(0).unwrap_or(0);
+                    let _ = call.set(a + n);
+                },
+                n,
+            )
+        };
+        let call = |f: *const ()| {
+            // SAFETY: of this signature; it lives, or traps, which is what is tested.
+            unsafe { std::mem::transmute::<*const (), One>(f)(1) }
+        };
+        let mut all: Vec<_> = (0..20).map(|n| make(n).unwrap()).collect();
+        builder.seal().unwrap();
+        // What was bound ahead can be had still: as many as are bound at once, at most.
+        let error = loop {
+            match make(all.len()) {
+                Ok(f) => all.push(f),
+                Err(error) => break error,
+            }
+            assert!(all.len() < 100, "dynamic closures have no end after the seal");
+        };
+        is_sealed(Err::<(), _>(error));
+        // SAFETY: it is not made.
+        is_sealed(unsafe {
+            raw::Stub::new(builder, raw::CHAIN, support as *const (), std::ptr::null_mut())
+        });
+        for (n, f) in all.iter().enumerate() {
+            assert_eq!(call(f.as_ptr()), 1 + n);
+        }
+        if case == "dropped" {
+            let stale = all.swap_remove(3);
+            let stub = stale.as_ptr();
+            drop(stale);
+            eprintln!("it answered {}", call(stub));
+        }
+    });
+    for (case, end) in ends {
+        match &*case {
+            "live" => end.is_good(),
+            _ => end.is_killed_by(libc::SIGILL),
+        }
+        assert!(!end.stderr.contains("it answered"), "{}", end.stderr);
+    }
+}
+
+/// A stub for code and data that a caller names is in the kernel's pages: no run is bound ahead.
+#[test]
+fn a_raw_stub_lives_on_after_the_seal() {
+    let end = alone_on(Backend::Kernel, |builder| {
+        extern "C" fn third(_: usize, _: usize, data: usize) -> usize {
+            data
+        }
+        let data = std::ptr::without_provenance_mut(42);
+        // SAFETY: it takes anything.
+        let make = || unsafe { raw::Stub::new(builder, 1, third as *const (), data) };
+        let stub = make().unwrap();
+        builder.seal().unwrap();
+        is_sealed(make());
+        // SAFETY: a function of two words, beyond which it gets the data.
+        let got = unsafe {
+            let f: unsafe extern "C" fn(usize, usize) -> usize = std::mem::transmute(stub.as_ptr());
+            f(1, 2)
+        };
+        assert_eq!(got, 42);
+    });
+    end.is_good();
 }
 
 #[test]
