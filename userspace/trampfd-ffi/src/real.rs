@@ -121,7 +121,6 @@ pub unsafe extern "C" fn trampfd_ffi_next_closure_free(closure: *mut c_void) {
 
 /// The version of libffi's closure functions.
 const VERSION: &CStr = c"LIBFFI_CLOSURE_8.0";
-const SONAME: &CStr = c"libffi.so.8";
 
 /// Looks for a function of the process's libffi, once.
 fn find(known: &AtomicPtr<c_void>, name: &CStr) -> Option<NonNull<c_void>> {
@@ -141,14 +140,12 @@ fn look_up(name: &CStr) -> Option<NonNull<c_void>> {
         pin(found);
         return Some(found);
     }
-    // Not in the global scope: loaded RTLD_LOCAL, by its soname or under a name of its own.
-    in_library(SONAME, name).or_else(|| {
-        let mut names: Vec<CString> = Vec::new();
-        // SAFETY: `visit` gets the list that it expects. It only copies names: what it is called
-        // under is a lock that dlopen takes, too.
-        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut names).cast()) };
-        names.iter().find_map(|library| in_library(library, name))
-    })
+    // Not in the global scope: loaded RTLD_LOCAL, perhaps under a name of its own.
+    let mut names: Vec<CString> = Vec::new();
+    // SAFETY: `visit` gets the list that it expects. It only copies names: what it is called
+    // under is a lock that dlopen takes, too.
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut names).cast()) };
+    names.iter().find_map(|library| in_library(library, name))
 }
 
 /// The function in a library that is loaded, and is from now on never unloaded.
@@ -195,8 +192,8 @@ fn library_of(function: NonNull<c_void>) -> Option<&'static CStr> {
     }
 }
 
-/// Collects the loaded libraries whose file names begin with `libffi`, as those do that are packed
-/// into Python wheels.
+/// Collects the loaded libraries whose file names begin with `libffi`: those that are packed into
+/// Python wheels have longer names, and sonames.
 ///
 /// # Safety
 ///

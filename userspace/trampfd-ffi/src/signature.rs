@@ -1,8 +1,9 @@
 //! From a prepared `ffi_cif` to a plan.
 //!
 //! Scalars are found in a table. Of a structure that is small enough for registers the members
-//! are walked exactly as libffi does, so that both agree also on types that no C compiler would
-//! lay out so (those of packed structures and unions, as Python's ctypes describes them).
+//! are walked exactly as libffi does ([`arch::leaves`]), so that both agree also on types that no
+//! C compiler would lay out so (those of packed structures and unions, as Python's ctypes
+//! describes them).
 //!
 //! | type | outcome |
 //! |---|---|
@@ -12,16 +13,17 @@
 
 use trampfd::raw::{Class, Leaf, MAX_IN_REGISTERS, Plan, Planner, Returned, Scalar};
 
+use crate::arch;
 use crate::ffi::{self, Cif, Status, Type};
 
 /// Structures within structures, at most.
-const MAX_DEPTH: u32 = 64;
+pub const MAX_DEPTH: u32 = 64;
 /// Members of one structure and all within it, at most: more than fit into registers, unless
 /// they lie about their sizes.
-const MAX_MEMBERS: u32 = 1024;
+pub const MAX_MEMBERS: u32 = 1024;
 
 /// The scalars, by their number.
-const SCALARS: [Option<Scalar>; ffi::SINT128 as usize + 1] = {
+pub const SCALARS: [Option<Scalar>; ffi::SINT128 as usize + 1] = {
     let mut scalars = [None; ffi::SINT128 as usize + 1];
     scalars[ffi::FLOAT as usize] = Some(Scalar::F32);
     scalars[ffi::DOUBLE as usize] = Some(Scalar::F64);
@@ -140,7 +142,6 @@ pub fn plan(cif: &Cif) -> Result<Option<&'static Plan>, Status> {
 }
 
 /// How an argument is passed that is no scalar.
-#[cold]
 fn class(kind: &Type) -> Result<Known<Class>, Status> {
     match kind.code {
         ffi::STRUCT => {}
@@ -153,19 +154,18 @@ fn class(kind: &Type) -> Result<Known<Class>, Status> {
         },
         _ => return Ok(Known::Not),
     }
-    let Some((leaves, count)) = leaves(kind)? else {
-        return Ok(Known::Not);
-    };
-    let leaves = &leaves[..count];
-    let with = |align| Class::compound(kind.size, align, leaves).ok_or(Status::BadTypedef);
-    let class = with(usize::from(kind.alignment))?;
-    // On the stack libffi aligns any value as its type says.
-    let aligned = kind.alignment <= 8 || kind.alignment == 16 && class != with(8)?;
-    Ok(if aligned { Known::So(class) } else { Known::Not })
+    with_leaves(kind, |leaves| {
+        let aligned_to =
+            |align| Class::compound(kind.size, align, leaves).ok_or(Status::BadTypedef);
+        let align = usize::from(kind.alignment);
+        let class = aligned_to(align)?;
+        // On the stack libffi aligns any value as its type says.
+        let aligned = align <= 8 || align == 16 && class != aligned_to(8)?;
+        Ok(if aligned { Known::So(class) } else { Known::Not })
+    })
 }
 
 /// How a result is returned that is no scalar.
-#[cold]
 fn returned(kind: &Type) -> Result<Known<Returned>, Status> {
     match kind.code {
         ffi::STRUCT => {}
@@ -178,20 +178,25 @@ fn returned(kind: &Type) -> Result<Known<Returned>, Status> {
         },
         _ => return Ok(Known::Not),
     }
-    Ok(match leaves(kind)? {
-        Some((leaves, count)) => Known::So(Returned::compound(kind.size, &leaves[..count])),
-        None => Known::Not,
-    })
+    with_leaves(kind, |leaves| Ok(Known::So(Returned::compound(kind.size, leaves))))
 }
 
 /// The part of a complex number; `None` if it is not known here.
-fn part(kind: &Type) -> Result<Option<Scalar>, Status> {
+///
+/// # Errors
+///
+/// [`Status::BadTypedef`] if it has none.
+pub fn part(kind: &Type) -> Result<Option<Scalar>, Status> {
     let part = elements(kind)?.next().ok_or(Status::BadTypedef)?;
     Ok(SCALARS.get(usize::from(part.code)).copied().flatten())
 }
 
 /// The members of a structure, the part of a complex number.
-fn elements(kind: &Type) -> Result<impl Iterator<Item = &Type>, Status> {
+///
+/// # Errors
+///
+/// [`Status::BadTypedef`] if there is no list.
+pub fn elements(kind: &Type) -> Result<impl Iterator<Item = &Type>, Status> {
     if kind.elements.is_null() {
         return Err(Status::BadTypedef);
     }
@@ -199,113 +204,22 @@ fn elements(kind: &Type) -> Result<impl Iterator<Item = &Type>, Status> {
     Ok((0..).map_while(|n| unsafe { (*kind.elements.add(n)).as_ref() }))
 }
 
-/// What each eightbyte of a small value holds.
-#[derive(Clone, Copy, Default)]
-struct Half {
-    int: bool,
-    float: bool,
-}
-
-/// What the walk through a structure has found.
-#[derive(Default)]
-struct Walk {
-    halves: [Half; MAX_IN_REGISTERS / 8],
-    long_double: bool,
-    /// A type was met that is not known here.
-    unknown: bool,
-    members: u32,
-}
-
-/// Scalars that stand for those in a structure, at most one of each kind for each eightbyte, none
-/// if it is too large for registers. `None` if not all is known.
-fn leaves(kind: &Type) -> Result<Option<([Leaf; 5], usize)>, Status> {
-    if kind.size == 0 {
-        return Err(Status::BadTypedef);
-    }
-    let mut leaves = [Leaf { offset: 0, scalar: Scalar::LongDouble }; 5];
-    let mut count = 0;
-    if kind.size <= MAX_IN_REGISTERS {
-        let mut walk = Walk::default();
-        walk.members_of(kind, 0, MAX_IN_REGISTERS, 0)?;
-        if walk.unknown {
-            return Ok(None);
-        }
-        let mut push = |offset, scalar| {
-            leaves[count] = Leaf { offset, scalar };
-            count += 1;
-        };
-        for (n, half) in walk.halves.iter().enumerate() {
-            if half.int {
-                push(8 * n, Scalar::Int(8, false));
-            }
-            if half.float {
-                push(8 * n, Scalar::F64);
-            }
-        }
-        if walk.long_double {
-            push(0, Scalar::LongDouble);
-        }
-    }
-    Ok(Some((leaves, count)))
-}
-
-impl Walk {
-    /// Walks a structure that lies at `at` in one that reaches until `end`.
-    fn members_of(
-        &mut self,
-        kind: &Type,
-        mut at: usize,
-        end: usize,
-        depth: u32,
-    ) -> Result<(), Status> {
-        if depth > MAX_DEPTH {
-            return Err(Status::BadTypedef);
-        }
-        // What is said to lie behind the structure's end counts as far as the last eightbyte.
-        let end = end.min((at + kind.size).next_multiple_of(8));
-        for member in elements(kind)? {
-            self.members += 1;
-            if self.members > MAX_MEMBERS {
-                return Err(Status::BadTypedef);
-            }
-            at = at.next_multiple_of(usize::from(member.alignment).max(1));
-            if at >= end {
-                break;
-            }
-            match member.code {
-                ffi::STRUCT if member.size == 0 => {}
-                ffi::STRUCT => self.members_of(member, at, end, depth + 1)?,
-                ffi::COMPLEX => match part(member)? {
-                    Some(part) => {
-                        self.scalar(part, at, end);
-                        self.scalar(part, at + part.size(), end);
-                    }
-                    None => self.unknown = true,
-                },
-                code => match SCALARS.get(usize::from(code)) {
-                    Some(&Some(scalar)) => self.scalar(scalar, at, end),
-                    _ => self.unknown = true,
-                },
-            }
-            at = at.saturating_add(member.size).min(end);
-        }
-        Ok(())
-    }
-
-    /// Marks the eightbytes of a scalar.
-    fn scalar(&mut self, scalar: Scalar, at: usize, end: usize) {
-        match scalar {
-            Scalar::LongDouble => self.long_double = true,
-            Scalar::F32 | Scalar::F64 => {
-                if at < end {
-                    self.halves[at / 8].float = true;
-                }
-            }
-            Scalar::Int(..) | Scalar::Wide => {
-                for half in at / 8..(at + scalar.size()).min(end).div_ceil(8) {
-                    self.halves[half].int = true;
-                }
-            }
-        }
+/// Calls `with` with scalars that stand for those in a structure: none if it is too large for
+/// registers. Not known if not all of them are.
+#[inline(always)]
+fn with_leaves<T>(
+    kind: &Type,
+    with: impl FnOnce(&[Leaf]) -> Result<Known<T>, Status>,
+) -> Result<Known<T>, Status> {
+    let nothing = Leaf { offset: 0, scalar: Scalar::LongDouble };
+    let mut leaves = [nothing; arch::LEAVES];
+    let count = match kind.size {
+        0 => return Err(Status::BadTypedef),
+        1..=MAX_IN_REGISTERS => arch::leaves(kind, &mut leaves)?,
+        _ => Some(0),
+    };
+    match count {
+        Some(count) => with(leaves.get(..count).unwrap_or(&leaves)),
+        None => Ok(Known::Not),
     }
 }
