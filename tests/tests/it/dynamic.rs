@@ -497,17 +497,39 @@ fn malformed_types_and_signatures_are_errors() {
     }
 }
 
+/// What is made of two of itself, and so on, would have no end of parts: it costs little to make,
+/// to compare, to print and to classify, or it is an error.
 #[test]
-fn unions_of_unions_take_no_time() {
-    let mut either = Type::union(&[Type::F64, Type::I8]).unwrap();
-    for _ in 1..64 {
-        either = Type::union(&[either.clone(), either]).unwrap();
+fn what_doubles_with_each_level_takes_no_time() {
+    for make in [Type::union, Type::structure] {
+        let doubled = || {
+            let mut levels = 0;
+            let mut either = make(&[Type::F32, Type::I8]).unwrap();
+            loop {
+                levels += 1;
+                match make(&[either.clone(), either.clone()]) {
+                    Ok(larger) => either = larger,
+                    Err(error) => break (either, error, levels),
+                }
+            }
+        };
+        let (one, error, levels) = doubled();
+        assert_eq!(error, TypeError::TooLarge);
+        assert!((10..30).contains(&levels), "{levels} levels");
+        // The same, and no part of it in common.
+        let (other, ..) = doubled();
+        assert!(one == other);
+        assert!(format!("{one:?}").len() < 4 << 20);
+        Signature::new(&[one], other).unwrap();
     }
-    assert_eq!((either.size(), either.align()), (8, 8));
-    assert_eq!(Type::union(std::slice::from_ref(&either)), Err(TypeError::TooDeep));
-    let shared = either.clone();
-    assert!(shared == either);
-    Signature::new(&[either.clone()], either).unwrap();
+    // One of each is no more than its depth.
+    let mut deep = Type::union(&[Type::F64, Type::I8]).unwrap();
+    for _ in 1..64 {
+        deep = Type::union(&[deep, Type::I16]).unwrap();
+    }
+    assert_eq!((deep.size(), deep.align()), (8, 8));
+    assert_eq!(Type::union(std::slice::from_ref(&deep)), Err(TypeError::TooDeep));
+    Signature::new(std::slice::from_ref(&deep), deep.clone()).unwrap();
 }
 
 #[test]

@@ -10,6 +10,8 @@ use trampfd_text::plan::{Leaf, Scalar};
 const MAX_DEPTH: usize = 64;
 /// Bytes of a type, at most.
 const MAX_SIZE: usize = 1 << 30;
+/// Parts of a type with all parts of these, at most: what it costs to compare or to print one.
+const MAX_PARTS: usize = 1 << 16;
 
 /// Why there is no such type, or no such signature.
 #[non_exhaustive]
@@ -24,7 +26,7 @@ pub enum TypeError {
     /// An alignment that is not the one of the parts: smaller (packed) or larger. Where such a
     /// value is passed depends on the compiler.
     Alignment,
-    /// More bytes than a call can pass.
+    /// More bytes than a call can pass, or more than 65,536 parts (an array is one).
     TooLarge,
     /// A structure that contains itself, or has more than 64 levels of others.
     TooDeep,
@@ -76,13 +78,15 @@ enum Kind {
 /// # Invariants
 ///
 /// `size` is not 0 and a multiple of `align`, the largest alignment of `parts`. `leaves` are the
-/// scalars in it, each once, if `size` is at most [`MAX_IN_REGISTERS`].
+/// scalars in it, each once, if `size` is at most [`MAX_IN_REGISTERS`]. `depth` counts its levels,
+/// `count` its parts with all parts of these.
 #[derive(PartialEq, Eq)]
 struct Compound {
     form: Form,
     size: usize,
     align: usize,
     depth: usize,
+    count: usize,
     /// Types and offsets of the parts; of an array one.
     parts: Box<[(Type, usize)]>,
     leaves: Box<[Leaf]>,
@@ -211,10 +215,13 @@ impl Type {
         let align = parts.iter().map(|(part, _)| part.align()).max().unwrap_or(1);
         let size = end.checked_next_multiple_of(align).unwrap_or(usize::MAX);
         let depth = 1 + parts.iter().map(|(part, _)| part.depth()).max().unwrap_or(0);
-        match (size, depth) {
-            (0, _) => return Err(TypeError::ZeroSized),
-            (size, _) if size > MAX_SIZE => return Err(TypeError::TooLarge),
-            (_, depth) if depth > MAX_DEPTH => return Err(TypeError::TooDeep),
+        // No part has more than `MAX_PARTS`.
+        let all = parts.iter().map(|(part, _)| part.count()).sum::<usize>();
+        match (size, depth, all) {
+            (0, ..) => return Err(TypeError::ZeroSized),
+            (size, ..) if size > MAX_SIZE => return Err(TypeError::TooLarge),
+            (_, depth, _) if depth > MAX_DEPTH => return Err(TypeError::TooDeep),
+            (.., all) if all > MAX_PARTS => return Err(TypeError::TooLarge),
             _ => {}
         }
         let mut leaves = Vec::new();
@@ -225,8 +232,16 @@ impl Type {
                 }
             }
         }
-        let (parts, leaves) = (parts.into(), leaves.into());
-        Ok(Type(Kind::Compound(Arc::new(Compound { form, size, align, depth, parts, leaves }))))
+        let compound = Compound {
+            form,
+            size,
+            align,
+            depth,
+            count: all,
+            parts: parts.into(),
+            leaves: leaves.into(),
+        };
+        Ok(Type(Kind::Compound(Arc::new(compound))))
     }
 
     /// Adds the scalars of a value of this type that lies at `at`. None is added twice: in unions
@@ -252,6 +267,14 @@ impl Type {
         match &self.0 {
             Kind::Compound(compound) => compound.depth,
             _ => 0,
+        }
+    }
+
+    /// Parts of it with all parts of these, and itself.
+    fn count(&self) -> usize {
+        match &self.0 {
+            Kind::Compound(compound) => 1 + compound.count,
+            _ => 1,
         }
     }
 
