@@ -1108,17 +1108,3 @@ fn a_thousand_structures_have_a_plan_each() {
     assert!(all.iter().all(|plans| *plans == all[0]));
     assert_eq!(all[0].iter().collect::<HashSet<_>>().len(), 1000);
 }
-
-#[test]
-fn a_plan_is_found_again_by_its_codes_alone() {
-    let args = [Class::scalar(Scalar::F32), Class::scalar(Scalar::Wide)];
-    let codes: Vec<u8> = args.iter().map(|class| class.code().unwrap() as u8).collect();
-    let recent = |codes: &[u8]| Planner::recent(Returned::X87, codes.iter().copied());
-    let made = plan_of(Returned::X87, &args);
-    // Another plan may have taken its place since.
-    assert!(recent(&codes).is_none_or(|found| std::ptr::from_ref(found) == made));
-    // 0 is no code, and so many arguments are no short signature.
-    assert!(recent(&[&codes[..], &[0]].concat()).is_none());
-    assert!(recent(&[0; 1]).is_none());
-    assert!(recent(&[1; 16]).is_none());
-}
