@@ -11,7 +11,7 @@ const NO_PROCESS: &str = "reads the source tree or runs the compiler, and asks n
 const LOOKS: &str = "looks into /proc/self/maps; the subject does what it does";
 
 /// Tests that a policy leaves out: (policy, or "" for all; part of the name; why).
-const LEFT_OUT: [(&str, &str, &str); 10] = [
+const LEFT_OUT: [(&str, &str, &str); 11] = [
     ("", "stub::", NO_PROCESS),
     ("", "tidy::", NO_PROCESS),
     ("", "uapi::", NO_PROCESS),
@@ -21,6 +21,7 @@ const LEFT_OUT: [(&str, &str, &str); 10] = [
     ("no-proc", "growth::mappings_are_few", LOOKS),
     ("no-proc", "growth::prewarmed_closures_need_no_mapping", LOOKS),
     ("no-proc", "growth::text_grows_in_each_way_alone", LOOKS),
+    ("no-proc", "raw::a_million_blocks_are_few_mappings_and_100_bytes_each", LOOKS),
     ("strict", "target::what_is_no_text_is_refused", "makes executable memory that is no file's"),
 ];
 
