@@ -11,6 +11,7 @@ packages="
 	g++
 	git
 	libc6-dev
+	libffi-dev
 	lld
 	make
 	patch
