@@ -227,7 +227,12 @@ pub fn run(kit: &Kit, places: &Places, only: &str, report: &mut dyn FnMut(&str, 
         report(&format!("{}: its program can be built", binding.name), &said(&built));
     }
     for row in &rows {
-        report(&row.name, &stage.run(kit, row).unwrap_or_else(Outcome::Failed));
+        // Older libraries may be there.
+        let outcome = match &libraries {
+            Ok(()) => stage.run(kit, row).unwrap_or_else(Outcome::Failed),
+            Err(_) => Outcome::Failed("not run: no libraries".into()),
+        };
+        report(&row.name, &outcome);
     }
 }
 
