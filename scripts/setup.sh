@@ -14,6 +14,7 @@ packages="
 	libffi-dev
 	lld
 	make
+	pahole
 	patch
 	python3
 	qemu-system-x86
