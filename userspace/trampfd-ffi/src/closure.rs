@@ -10,7 +10,7 @@
 //! | memory of the caller | all | libffi's own `ffi_prep_closure_loc` |
 //! | neither, but the code address lies in our stubs | all | `FFI_BAD_ABI`: code and closure do not belong together |
 
-// What is cold is `extern "C"`, which cannot unwind: so its callers need no frame of their own.
+// What is called last is `extern "C"`, which cannot unwind: so its callers need no frame of their own.
 
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
@@ -39,12 +39,34 @@ pub unsafe extern "C" fn ffi_closure_alloc(size: usize, code: *mut *const c_void
     if code.is_null() {
         return null_mut();
     }
+    // SAFETY: `code` by the contract.
+    unsafe {
+        match raw::recent(&Builder::new(), size) {
+            Some(block) => give(block, code),
+            None => alloc_slowly(size, code),
+        }
+    }
+}
+
+/// # Safety
+///
+/// A new block, and a place for its code address.
+#[inline(always)]
+unsafe fn give(block: NonNull<Block>, code: *mut *const c_void) -> *mut c_void {
+    // SAFETY: by the contract.
+    unsafe { code.write(raw::stub(block).cast()) };
+    block.as_ptr().cast()
+}
+
+/// # Safety
+///
+/// `code` is a place for a pointer.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn alloc_slowly(size: usize, code: *mut *const c_void) -> *mut c_void {
     match raw::alloc(&Builder::new(), size.max(size_of::<Closure>())) {
         // SAFETY: a new block; `code` by the contract.
-        Ok(block) => unsafe {
-            code.write(raw::stub(block).cast());
-            block.as_ptr().cast()
-        },
+        Ok(block) => unsafe { give(block, code) },
         Err(error) => failed(&error),
     }
 }
@@ -175,7 +197,6 @@ pub(crate) unsafe fn prep(
 /// # Safety
 ///
 /// As for [`ffi_prep_closure_loc`]; the closure is this block.
-#[cold]
 #[inline(never)]
 unsafe extern "C" fn prep_block(
     block: NonNull<Block>,

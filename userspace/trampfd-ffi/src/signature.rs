@@ -55,9 +55,9 @@ const CLASSES: [Option<Class>; SCALARS.len()] = {
     classes
 };
 
-/// The codes of these classes; 0 where there is none.
+/// The codes of these classes.
 const CODES: [u8; SCALARS.len()] = {
-    let mut codes = [0; SCALARS.len()];
+    let mut codes = [Class::NO_CODE; SCALARS.len()];
     let mut n = 0;
     while n < SCALARS.len() {
         if let Some(class) = CLASSES[n]
@@ -106,11 +106,20 @@ enum Known<T> {
 pub fn recent(cif: &Cif) -> Option<&'static Plan> {
     // SAFETY: a prepared `ffi_cif` has a type of its result.
     let result = unsafe { &*cif.rtype };
-    let returned = RETURNED.get(usize::from(result.code)).copied().flatten()?;
+    let Some(returned) = RETURNED.get(usize::from(result.code)).copied().flatten() else {
+        return none();
+    };
     // SAFETY: and as many types of arguments as it says.
     let code = |n| unsafe { (**cif.arg_types.add(n)).code };
-    let code = |n| CODES.get(usize::from(code(n))).copied().unwrap_or(0);
+    let code = |n| CODES.get(usize::from(code(n))).copied();
     Planner::recent(returned, (0..cif.nargs as usize).map(code))
+}
+
+/// Keeps the compiler from making the usual case the one that jumps.
+#[cold]
+#[inline(always)]
+const fn none() -> Option<&'static Plan> {
+    None
 }
 
 /// The plan for a signature; `None` if only libffi knows how its arguments are passed.

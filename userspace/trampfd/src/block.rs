@@ -33,14 +33,14 @@ use crate::{objects, plans, slots, sys};
 ///
 /// # Invariants
 ///
-/// `stub` is the address of the block's stub, its low bits the flags below. `cell.callee` points
-/// to `callee`.
+/// `stub` is the address of the block's stub. The low bits of `slot` are the flags below, the
+/// others, on static text, the address of the stub's slot. `cell.callee` points to `callee`.
 #[repr(C, align(16))]
 #[derive(Debug)]
 pub struct Block {
     cell: Cell,
     stub: usize,
-    reserved: usize,
+    slot: usize,
     /// What is called.
     pub callee: Callee,
     /// The owner's.
@@ -66,13 +66,13 @@ static UNBOUND: Foreign = Foreign { enter: arch::unbound, target: 0 };
 impl Block {
     #[inline(always)]
     fn flags(&self) -> usize {
-        self.stub & FLAGS
+        self.slot & FLAGS
     }
 
     /// Address of the stub.
     #[inline(always)]
     pub(crate) fn stub(&self) -> usize {
-        self.stub & !FLAGS
+        self.stub
     }
 
     pub(crate) fn backend(&self) -> Backend {
@@ -82,8 +82,7 @@ impl Block {
     /// The slot of a block on static text.
     #[inline(always)]
     fn slot(&self) -> *mut Slot {
-        let slot = self.stub().wrapping_add_signed(const { table() }.distance());
-        core::ptr::with_exposed_provenance_mut(slot)
+        core::ptr::with_exposed_provenance_mut(self.slot & !FLAGS)
     }
 }
 
@@ -127,6 +126,7 @@ pub(crate) unsafe fn pair(
         unsafe {
             (*block).cell = Cell { plan: null(), callee: &raw const (*block).callee };
             (*block).stub = stub;
+            (*block).slot = slot.expose_provenance();
             (*slot).data = block.expose_provenance();
             (*slot).code = freed() as usize;
         }
@@ -158,6 +158,17 @@ pub(crate) fn alloc(builder: &Builder, size: usize) -> Result<NonNull<Block>, Er
     }
 }
 
+/// The same for at most [`SIZE`] bytes, if this thread has a block already. Never calls anything.
+#[inline(always)]
+pub(crate) fn recent(builder: &Builder, size: usize) -> Option<NonNull<Block>> {
+    if size > SIZE || !builder.is_text() {
+        return None;
+    }
+    let slot = slots::recent(arch::DYNAMIC)?;
+    // SAFETY: a slot of this table has its block, and is ours now.
+    NonNull::new(unsafe { core::ptr::with_exposed_provenance_mut(slot.as_ref().data) })
+}
+
 #[cold]
 fn alloc_large(slot: *mut Slot, own: *mut Block, size: usize) -> Result<NonNull<Block>, Error> {
     let Some(block) = malloc(size) else {
@@ -167,8 +178,7 @@ fn alloc_large(slot: *mut Slot, own: *mut Block, size: usize) -> Result<NonNull<
     };
     // SAFETY: new memory, and a slot of ours.
     unsafe {
-        let stub = (*own).stub | LARGE;
-        init(block, stub);
+        init(block, (*own).stub, (*own).slot | LARGE);
         (*slot).spare[0] = own.expose_provenance();
         slots::store(&raw mut (*slot).data, block.as_ptr().expose_provenance());
     }
@@ -189,7 +199,7 @@ fn alloc_kernel(size: usize) -> Result<NonNull<Block>, Error> {
     };
     // SAFETY: new memory; the stub is ours, and so is its cell.
     unsafe {
-        init(block, stub | KERNEL);
+        init(block, stub, KERNEL);
         let callee = &raw const (*block.as_ptr()).callee;
         cell(stub).write(Cell { plan: (&raw const UNBOUND).cast(), callee });
     }
@@ -199,12 +209,13 @@ fn alloc_kernel(size: usize) -> Result<NonNull<Block>, Error> {
 /// # Safety
 ///
 /// `block` is memory of the caller.
-unsafe fn init(block: NonNull<Block>, stub: usize) {
+unsafe fn init(block: NonNull<Block>, stub: usize, slot: usize) {
     let block = block.as_ptr();
     // SAFETY: by the contract.
     unsafe {
         (*block).cell = Cell { plan: null(), callee: &raw const (*block).callee };
         (*block).stub = stub;
+        (*block).slot = slot;
     }
 }
 
@@ -248,7 +259,8 @@ pub(crate) unsafe fn free(block: NonNull<Block>) {
 ///
 /// As for [`free`].
 #[cold]
-unsafe fn free_other(block: NonNull<Block>) {
+#[inline(never)]
+unsafe extern "C" fn free_other(block: NonNull<Block>) {
     // SAFETY: by the contract; what has a flag came from malloc.
     unsafe {
         let stub = block.as_ref().stub();

@@ -219,6 +219,15 @@ impl Builder {
         self.choose()
     }
 
+    /// Whether the backend is static text; false also before that was found out.
+    #[inline(always)]
+    pub(crate) fn is_text(&self) -> bool {
+        match self.require {
+            Some(backend) => backend == Backend::Text,
+            None => CHOICE.load(Ordering::Relaxed) == TEXT,
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn choose(&self) -> Result<Backend, Error> {
         match self.require {

@@ -13,6 +13,7 @@ use trampfd_text::arch::{self, Class, Found, Placer, Returned};
 use trampfd_text::plan::{Foreign, Plan};
 
 use crate::fork;
+use crate::slots::seldom;
 use crate::types::TypeError;
 
 /// Collects the classes of a signature's arguments, and finds its plan.
@@ -34,19 +35,28 @@ impl Planner {
     }
 
     /// The plan for a result and arguments whose classes have these codes ([`Class::code`]), if it
-    /// was made before and is found without a lock. 0 is no code and ends the search. Costs a few
-    /// instructions for each argument.
+    /// was made before and is found without a lock. An argument that is `None` or has
+    /// [`Class::NO_CODE`] is in no plan. Costs a few instructions for each argument.
     #[inline(always)]
-    pub fn recent(returned: Returned, args: impl Iterator<Item = u8>) -> Option<&'static Plan> {
-        let (mut key, mut shift) = (returned as u64, Returned::BITS);
-        for code in args {
-            if code == 0 || shift >= u64::BITS {
-                return None;
-            }
-            key |= u64::from(code) << shift;
-            shift += Class::BITS;
+    pub fn recent(
+        returned: Returned,
+        args: impl ExactSizeIterator<Item = Option<u8>> + DoubleEndedIterator,
+    ) -> Option<&'static Plan> {
+        const MOST: usize = ((u64::BITS - Returned::BITS) / Class::BITS) as usize;
+        if args.len() > MOST {
+            seldom();
+            return None;
         }
-        recent(key)
+        if args.len() == 0 {
+            seldom();
+            return recent(returned as u64);
+        }
+        // From the last to the first, which needs no count of bits.
+        let mut key = 0;
+        for code in args.rev() {
+            key = key << Class::BITS | u64::from(code?);
+        }
+        recent(key << Returned::BITS | returned as u64)
     }
 
     /// The next argument.

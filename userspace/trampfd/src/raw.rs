@@ -257,6 +257,13 @@ pub fn alloc(builder: &Builder, size: usize) -> Result<NonNull<Block>, Error> {
     block::alloc(builder, size)
 }
 
+/// What [`alloc`] gives where that needs nothing but a block which this thread gave back before;
+/// `None` where it needs more. Never calls anything, so that its caller needs no frame.
+#[inline(always)]
+pub fn recent(builder: &Builder, size: usize) -> Option<NonNull<Block>> {
+    block::recent(builder, size)
+}
+
 /// The stub of a block.
 ///
 /// # Safety

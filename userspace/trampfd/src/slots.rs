@@ -14,7 +14,7 @@
 //! the lists of threads that it does not have excepted: those slots are lost to it.
 
 use core::cell::Cell;
-use core::ptr::null_mut;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -58,6 +58,7 @@ impl Lane {
             self.len.set(self.len.get() - 1);
             return slot;
         }
+        seldom();
         let slot = self.fresh.get();
         if slot == self.fresh_end.get() {
             return null_mut();
@@ -79,6 +80,12 @@ impl Lane {
         self.len.set(self.len.get() + 1);
     }
 }
+
+/// Tells the compiler which way of a branch is to be the one that jumps: a jump taken costs more
+/// than a few instructions.
+#[cold]
+#[inline(always)]
+pub(crate) fn seldom() {}
 
 /// One thread's free slots.
 ///
@@ -298,8 +305,16 @@ pub(crate) fn take(
     table: &'static StaticTable,
     growth: Growth,
 ) -> Result<*mut Slot, Error> {
-    let slot = cache().map_or(null_mut(), |cache| cache.lanes[n].take());
-    if slot.is_null() { refill(n, table, growth) } else { Ok(slot) }
+    match recent(n) {
+        Some(slot) => Ok(slot.as_ptr()),
+        None => refill(n, table, growth),
+    }
+}
+
+/// A free slot of table number `n` that this thread has already. Never calls anything.
+#[inline(always)]
+pub(crate) fn recent(n: usize) -> Option<NonNull<Slot>> {
+    NonNull::new(cache()?.lanes[n].take())
 }
 
 /// Gives a slot of table number `n` back.
@@ -327,7 +342,8 @@ pub(crate) unsafe fn put(n: usize, slot: *mut Slot) {
 ///
 /// As for [`put`].
 #[cold]
-unsafe fn put_first(n: usize, slot: *mut Slot) {
+#[inline(never)]
+unsafe extern "C" fn put_first(n: usize, slot: *mut Slot) {
     // SAFETY: by the contract.
     CACHE.with(|cache| unsafe { cache.lanes[n].put(slot) });
     hand_on(n);
@@ -346,8 +362,11 @@ fn start(cache: &Cache) -> bool {
     true
 }
 
+/// Gives the others what this thread has too many of. Cannot unwind, so that who calls it last
+/// needs no frame of its own.
 #[cold]
-fn hand_on(n: usize) {
+#[inline(never)]
+extern "C" fn hand_on(n: usize) {
     CACHE.with(|cache| {
         let alive = start(cache);
         let lane = &cache.lanes[n];

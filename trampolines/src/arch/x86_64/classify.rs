@@ -48,6 +48,8 @@ impl Class {
 
     /// Bits of a class whose code says all.
     pub const BITS: u32 = 4;
+    /// A code of so many bits that is no class's.
+    pub const NO_CODE: u8 = Class::MEMORY as u8;
 
     /// The class of a value that is one scalar.
     pub const fn scalar(scalar: Scalar) -> Class {
