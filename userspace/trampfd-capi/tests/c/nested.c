@@ -10,13 +10,18 @@
  */
 #define _GNU_SOURCE
 #include <alloca.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -41,6 +46,7 @@ void _FortranATrampolineFree(void *handle);
 long nested_add(long);
 long nested_sub(long);
 long chain_value(long);
+void single_step(int on);
 
 struct frame {
 	long x;
@@ -63,6 +69,22 @@ static inline __attribute__((always_inline)) void create_sub(struct frame *frame
 static void mdwe(void)
 {
 	CHECK(!prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0), "this kernel has no PR_SET_MDWE");
+}
+
+static void crashes(void (*run)(void *), void *arg, int with)
+{
+	int code;
+	pid_t child = fork();
+
+	if (!child) {
+		struct rlimit none = { 0, 0 };
+
+		setrlimit(RLIMIT_CORE, &none);
+		run(arg);
+		_exit(0);
+	}
+	CHECK(waitpid(child, &code, 0) == child);
+	CHECK(WIFSIGNALED(code) && WTERMSIG(code) == with, "status %#x", code);
 }
 
 /* ---- frames that nest -------------------------------------------------- */
@@ -115,6 +137,60 @@ static void many_under_mdwe(void)
 	CHECK(after - before < 100, "%ld mappings more", after - before);
 	CHECK(recurse(40000) == 40001);
 	CHECK(mappings(&wx) <= after + 2, "the second time needs new tables");
+}
+
+/* These system calls fail with EPERM from now on. */
+static void refuse(const int *calls, int count)
+{
+	struct sock_filter program[16] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	};
+	struct sock_fprog filter = { .filter = program };
+	int n;
+
+	for (n = 0; n < count; n++)
+		program[n + 1] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
+							      calls[n], count - n, 0);
+	program[++n] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	program[++n] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+	filter.len = n + 1;
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), "%m");
+}
+
+/* Where the table in memory cannot be duplicated, the program's file is mapped. */
+static void many_from_the_file(void)
+{
+	static const int no_mremap[] = { SYS_mremap };
+	long wx;
+
+	mdwe();
+	refuse(no_mremap, 1);
+	CHECK(recurse(10000) == 10001);
+	CHECK(outer(1) == 2 && (mappings(&wx), wx == 0));
+}
+
+static void more_than_there_are(void *arg)
+{
+	static const int neither[] = { SYS_mremap, SYS_openat, SYS_open };
+
+	refuse(neither, 3);
+	recurse((long)arg);
+}
+
+/* There is no result to say it by. */
+static void no_more_to_be_had(void)
+{
+	int fds[2];
+	char said[200] = "";
+
+	CHECK(recurse(100) == 101 && !pipe(fds));
+	dup2(2, 10);
+	dup2(fds[1], 2);
+	crashes(more_than_there_are, (void *)5000, SIGABRT);
+	dup2(10, 2);
+	CHECK(read(fds[0], said, sizeof(said) - 1) > 0);
+	CHECK(strstr(said, "trampfd: the table of nested functions' pointers is full"), "%s", said);
 }
 
 NOINLINE static long several(long x, size_t room)
@@ -179,9 +255,39 @@ NOINLINE static long off_stack(long depth)
 	return sum + outer(1);
 }
 
+/* As compilers never call it: in a function that returns before the pointer is used. */
+NOINLINE static void create_for(struct frame *frame, size_t room)
+{
+	volatile char *space = alloca(room);
+
+	space[0] = 1;
+	create(frame);
+}
+
+NOINLINE static void delete_for(size_t room)
+{
+	volatile char *space = alloca(room);
+
+	space[0] = 1;
+	DELETE;
+}
+
 static void chains_off_the_stack(void)
 {
+	enum { COUNT = 3000 };
+	struct frame *frames = calloc(COUNT, sizeof(*frames));
+
 	CHECK(off_stack(500) == 501 * 2);
+	for (long n = 0; n < COUNT; n++) {
+		frames[n].x = n;
+		create_for(&frames[n], 16 + n * 7919 % 1000);
+		CHECK(outer(n) == n + 1);
+	}
+	for (long n = COUNT - 1; n >= 0; n--) {
+		CHECK(frames[n].add(1) == n + 1 && frames[0].add(1) == 1, "%ld", n);
+		delete_for(16 + n * 7907 % 1000);
+	}
+	free(frames);
 }
 
 /* ---- frames that are gone ---------------------------------------------- */
@@ -240,6 +346,29 @@ static void left_by_longjmp(void)
 	DELETE;
 	CHECK(status("VmRSS") - rss < 256, "%ld KiB more", status("VmRSS") - rss);
 	CHECK(mappings(&wx) - maps < 3);
+}
+
+/* Far below what follows: nothing overlaps it. */
+NOINLINE static void left_far_below(long depth)
+{
+	volatile char space[50000];
+
+	space[0] = space[49999] = 1;
+	if (!setjmp(back))
+		leave(depth);
+}
+
+static void left_deep_frames(void)
+{
+	long wx, maps;
+
+	recurse(400);
+	maps = mappings(&wx);
+	for (int n = 0; n < 1000; n++) {
+		left_far_below(300);
+		CHECK(outer(n) == n + 1);
+	}
+	CHECK(mappings(&wx) == maps, "%ld mappings more", mappings(&wx) - maps);
 }
 
 static void *abandon(void *depth)
@@ -314,22 +443,6 @@ static void used_by_destructors(void)
 		CHECK(!pthread_create(&thread, NULL, set_late, &late));
 		pthread_join(thread, NULL);
 	}
-}
-
-static void crashes(void (*run)(void *), void *arg, int with)
-{
-	int code;
-	pid_t child = fork();
-
-	if (!child) {
-		struct rlimit none = { 0, 0 };
-
-		setrlimit(RLIMIT_CORE, &none);
-		run(arg);
-		_exit(0);
-	}
-	CHECK(waitpid(child, &code, 0) == child);
-	CHECK(WIFSIGNALED(code) && WTERMSIG(code) == with, "status %#x", code);
 }
 
 static void call(void *pointer)
@@ -543,7 +656,14 @@ static void signals_left_by_longjmp(void)
 	sigaction(SIGALRM, &action, NULL);
 	setitimer(ITIMER_REAL, &often, NULL);
 	while (time(NULL) < until) {
-		if (!sigsetjmp(out, 1)) {
+		/* Before the jump, one handler would be called inside the other. */
+		if (sigsetjmp(out, 0)) {
+			sigset_t alarm;
+
+			sigemptyset(&alarm);
+			sigaddset(&alarm, SIGALRM);
+			sigprocmask(SIG_UNBLOCK, &alarm, NULL);
+		} else {
 			for (int n = 0; n < 1000; n++) {
 				CHECK(outer(n) == n + 1);
 				CHECK(recurse(n % 20) == n % 20 + 1);
@@ -554,6 +674,96 @@ static void signals_left_by_longjmp(void)
 	setitimer(ITIMER_REAL, &never, NULL);
 	CHECK(handled > 100, "%ld signals only", handled);
 	DELETE;
+}
+
+/*
+ * A handler after each single instruction, which does something after one of
+ * them: none may be a bad moment.
+ */
+static volatile long steps, act_at;
+static volatile int leaves_handler;
+
+NOINLINE static void act(int number)
+{
+	struct frame frame = { .x = number };
+
+	create(&frame);
+	CHECK(recurse(20) == 21 && frame.add(1) == number + 1);
+	if (leaves_handler)
+		siglongjmp(out, 1);
+	DELETE;
+}
+
+static void on_step(int number)
+{
+	if (++steps == act_at)
+		act(number);
+}
+
+NOINLINE static void stepped(long x)
+{
+	struct frame frame = { .x = x };
+
+	/* To be given back by whoever is first. */
+	left_far_below(5);
+	single_step(1);
+	create(&frame);
+	create_sub(&frame);
+	outer(x);
+	DELETE;
+	DELETE;
+	outer(x);
+	single_step(0);
+}
+
+static void step_handler(int flags)
+{
+	static char other[64 * 1024];
+	stack_t stack = { .ss_sp = other, .ss_size = sizeof(other) };
+	struct sigaction action = { .sa_handler = on_step, .sa_flags = flags };
+
+	sigaltstack(&stack, NULL);
+	sigaction(SIGTRAP, &action, NULL);
+}
+
+static void at_each_instruction(int leaves)
+{
+	struct frame frame = { .x = 1 };
+	volatile long maps = 0;
+	long wx;
+
+	leaves_handler = leaves;
+	create(&frame);
+	for (volatile int round = 0; round < 2; round++) {
+		step_handler(round ? SA_ONSTACK : 0);
+		act_at = 0;
+		/* Until it comes to its end before. */
+		do {
+			steps = 0;
+			act_at++;
+			if (!sigsetjmp(out, 1))
+				stepped(7);
+			CHECK(frame.add(1) == 2, "after %ld steps", act_at);
+			CHECK(recurse(100) == 101, "after %ld steps", act_at);
+		} while (steps >= act_at);
+		CHECK(act_at > 200, "%ld steps only", act_at);
+		if (!round)
+			maps = mappings(&wx);
+	}
+	CHECK(outer(1) == 2);
+	/* What was left in the middle costs a slot at most: less than a table. */
+	CHECK(mappings(&wx) - maps <= 2, "%ld mappings more", mappings(&wx) - maps);
+	DELETE;
+}
+
+static void signals_at_each_instruction(void)
+{
+	at_each_instruction(0);
+}
+
+static void left_at_each_instruction(void)
+{
+	at_each_instruction(1);
 }
 
 /* ---- fork -------------------------------------------------------------- */
@@ -732,10 +942,13 @@ int main(int argc, char **argv)
 	static const struct test tests[] = {
 		TEST(nests),
 		TEST(many_under_mdwe),
+		TEST(many_from_the_file),
+		TEST(no_more_to_be_had),
 		TEST(several_in_one_frame),
 		TEST(inlined),
 		TEST(chains_off_the_stack),
 		TEST(left_by_longjmp),
+		TEST(left_deep_frames),
 		TEST(threads_that_end),
 		TEST(threads_at_once),
 		TEST(used_by_destructors),
@@ -746,6 +959,8 @@ int main(int argc, char **argv)
 		TEST(signals_on_their_stack),
 		TEST(signals_in_coroutines),
 		TEST(signals_left_by_longjmp),
+		TEST(signals_at_each_instruction),
+		TEST(left_at_each_instruction),
 		TEST(forks),
 		TEST(flang),
 		TEST(speed),

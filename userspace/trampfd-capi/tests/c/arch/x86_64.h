@@ -6,6 +6,8 @@
  *	long nested_add(long a)		a + the frame's first word
  *	long nested_sub(long a)		a - the frame's first word
  *	long chain_value(...)		r10 itself
+ *
+ *	void single_step(int on)		SIGTRAP after each instruction from now on, or not
  */
 __asm__(
 	".text\n"
@@ -26,6 +28,17 @@ __asm__(
 	"chain_value:\n"
 	"	endbr64\n"
 	"	mov %r10, %rax\n"
+	"	ret\n"
+	".globl single_step\n"
+	".type single_step, @function\n"
+	"single_step:\n"
+	"	endbr64\n"
+	"	pushfq\n"
+	"	andq $~0x100, (%rsp)\n"
+	"	test %edi, %edi\n"
+	"	jz 1f\n"
+	"	orq $0x100, (%rsp)\n"
+	"1:	popfq\n"
 	"	ret\n"
 	"	.section .note.GNU-stack,\"\",@progbits\n"
 	"	.text\n");
