@@ -9,14 +9,17 @@ packages="
 	ca-certificates
 	gcc
 	g++
+	gfortran
 	git
 	libc6-dev
 	libffi-dev
 	lld
 	make
+	mandoc
 	pahole
 	patch
 	python3
+	python3-pip
 	qemu-system-x86
 	util-linux
 	xz-utils

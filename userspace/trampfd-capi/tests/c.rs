@@ -357,7 +357,7 @@ fn the_object_is_small() {
 
 #[test]
 fn manual_page_is_well_formed() {
-    let page = here().join("trampfd.3");
+    let page = here().join("man/trampfd.3");
     let text = run(Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(&page));
     assert_eq!(text, "");
     // Every function has its line.
