@@ -91,7 +91,7 @@ fn calls_of(shape: &'static Shape) -> Vec<Row> {
             Some((ffi, make(ffi, cif(ffi, shape), shape, DATA)))
         })
         .collect();
-    let dynamic = shape.closure(&shape.signature(), DATA);
+    let dynamic = (shape.closure)(&shape.signature(), DATA);
     let mut codes: Vec<_> = made.iter().map(|made| Some(made.as_ref()?.1.code)).collect();
     codes.extend([Some(dynamic.as_ptr()), Some(shape.plain)]);
     let names = names().into_iter().chain(["indirect call".to_owned()]);
@@ -141,7 +141,7 @@ fn pairs(ffi: &Ffi, cif: Cif) {
 #[inline(never)]
 fn pairs_dynamic(signature: &trampfd::Signature) {
     for n in 0..PAIRS {
-        drop(black_box(INTS.closure(signature, n)));
+        drop(black_box((INTS.closure)(signature, n)));
     }
 }
 
@@ -159,7 +159,7 @@ fn batches(ffi: &Ffi, cif: Cif) {
 fn batches_dynamic(signature: &trampfd::Signature) {
     for first in (0..PAIRS).step_by(AT_ONCE) {
         let made: [DynClosure; AT_ONCE] =
-            std::array::from_fn(|n| INTS.closure(signature, first + n));
+            std::array::from_fn(|n| (INTS.closure)(signature, first + n));
         drop(black_box(made));
     }
 }
@@ -248,7 +248,7 @@ pub fn many(word: &str, count: usize) -> Result<(), String> {
         }
         None => {
             let signature = INTS.signature();
-            live(count, |n| INTS.closure(&signature, n), DynClosure::as_ptr, drop);
+            live(count, |n| (INTS.closure)(&signature, n), DynClosure::as_ptr, drop);
         }
     }
     Ok(())

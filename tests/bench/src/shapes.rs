@@ -32,8 +32,8 @@ pub struct Shape {
     pub answers: unsafe fn(*const (), usize) -> bool,
     /// How many times faster than the better libffi ours has to be.
     pub faster: f64,
-    /// The handler for trampfd.
-    dynamic: fn(&mut DynCall<'_>, &usize),
+    /// Makes a dynamic closure of trampfd, with this data.
+    pub closure: fn(&Signature, usize) -> DynClosure,
 }
 
 // SAFETY: addresses of functions.
@@ -51,15 +51,15 @@ impl Shape {
         let args: Vec<Type> = self.args.iter().map(of).collect();
         Signature::new(&args, of(&self.result)).expect("a signature")
     }
+}
 
-    /// A dynamic closure of trampfd.
-    pub fn closure(&self, signature: &Signature, data: usize) -> DynClosure {
-        let handler = self.dynamic;
-        Builder::new()
-            .require(Backend::Text)
-            .dynamic(signature, move |call, data: &usize| handler(call, data), data)
-            .expect("a closure")
-    }
+fn closure(
+    signature: &Signature,
+    handler: impl Fn(&mut DynCall<'_>, &usize) + Send + Sync + 'static,
+    data: usize,
+) -> DynClosure {
+    let builder = Builder::new().require(Backend::Text);
+    builder.dynamic(signature, handler, data).expect("a closure")
 }
 
 /// `struct { int; double; }`
@@ -86,10 +86,13 @@ pub static INTS: Shape = Shape {
     free: free_ints,
     answers: answers_ints,
     faster: 3.0,
-    dynamic: |call, &data| {
-        if let (Ok(a), Ok(b)) = (call.arg::<i32>(0), call.arg::<i32>(1)) {
-            let _ = call.set(a.wrapping_add(b).wrapping_add(data as i32));
-        }
+    closure: |signature, data| {
+        let handler = |call: &mut DynCall<'_>, &data: &usize| {
+            if let (Ok(a), Ok(b)) = (call.arg::<i32>(0), call.arg::<i32>(1)) {
+                let _ = call.set(a.wrapping_add(b).wrapping_add(data as i32));
+            }
+        };
+        closure(signature, handler, data)
     },
 };
 
@@ -106,10 +109,13 @@ pub static ALL: [&Shape; 4] = [
         free: free_doubles,
         answers: answers_doubles,
         faster: 2.0,
-        dynamic: |call, &data| {
-            if let (Ok(a), Ok(b)) = (call.arg::<f64>(0), call.arg::<f64>(1)) {
-                let _ = call.set(a + b + data as f64);
-            }
+        closure: |signature, data| {
+            let handler = |call: &mut DynCall<'_>, &data: &usize| {
+                if let (Ok(a), Ok(b)) = (call.arg::<f64>(0), call.arg::<f64>(1)) {
+                    let _ = call.set(a + b + data as f64);
+                }
+            };
+            closure(signature, handler, data)
         },
     },
     &Shape {
@@ -122,14 +128,17 @@ pub static ALL: [&Shape; 4] = [
         free: free_structs,
         answers: answers_structs,
         faster: 1.8,
-        dynamic: |call, &data| {
-            let Ok(bytes) = call.bytes(0) else { return };
-            // SAFETY: the bytes of such a structure, and room for one.
-            unsafe {
-                let s = bytes.as_ptr().cast::<IntDouble>().read_unaligned();
-                let s = IntDouble(s.0.wrapping_add(data as i32), s.1 + data as f64);
-                call.result_bytes().as_mut_ptr().cast::<IntDouble>().write_unaligned(s);
-            }
+        closure: |signature, data| {
+            let handler = |call: &mut DynCall<'_>, &data: &usize| {
+                let Ok(bytes) = call.bytes(0) else { return };
+                // SAFETY: the bytes of such a structure, and room for one.
+                unsafe {
+                    let s = bytes.as_ptr().cast::<IntDouble>().read_unaligned();
+                    let s = IntDouble(s.0.wrapping_add(data as i32), s.1 + data as f64);
+                    call.result_bytes().as_mut_ptr().cast::<IntDouble>().write_unaligned(s);
+                }
+            };
+            closure(signature, handler, data)
         },
     },
     &Shape {
@@ -142,9 +151,13 @@ pub static ALL: [&Shape; 4] = [
         free: free_longs,
         answers: answers_longs,
         faster: 5.0,
-        dynamic: |call, &data| {
-            let sum = (0..10).filter_map(|n| call.arg::<i64>(n).ok()).fold(0, i64::wrapping_add);
-            let _ = call.set(sum.wrapping_add(data as i64));
+        closure: |signature, data| {
+            let handler = |call: &mut DynCall<'_>, &data: &usize| {
+                let sum =
+                    (0..10).filter_map(|n| call.arg::<i64>(n).ok()).fold(0, i64::wrapping_add);
+                let _ = call.set(sum.wrapping_add(data as i64));
+            };
+            closure(signature, handler, data)
         },
     },
 ];
