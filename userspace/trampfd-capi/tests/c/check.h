@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * A test program: `PROGRAM NAME` runs one test, without a name it lists them.
- * A check that fails says where, and ends the program.
+ * A check that fails says where, and ends the program. In the environment:
+ *
+ *   TAP=1   runs them all, each in a child, and prints TAP
+ *   FEW=1   this machine is emulated: a hundredth of what takes long
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -10,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define CHECK(condition, ...)						\
@@ -36,9 +40,42 @@ struct test {
 
 #define TEST(name) { #name, name }
 
+/* So many, or few. */
+static inline long few(long count)
+{
+	return getenv("FEW") ? count / 100 + 1 : count;
+}
+
+static int run_all(const struct test *tests)
+{
+	int count = 0, failed = 0;
+
+	for (; tests[count].name; count++) {
+		int code = 0;
+		pid_t child;
+
+		fflush(stdout);
+		child = fork();
+		if (!child) {
+			alarm(100);
+			tests[count].run();
+			fflush(stdout);
+			_exit(0);
+		}
+		if (child < 0 || waitpid(child, &code, 0) != child)
+			return 2;
+		failed += code != 0;
+		printf("%sok %d - %s\n", code ? "not " : "", count + 1, tests[count].name);
+	}
+	printf("1..%d\n", count);
+	return failed != 0;
+}
+
 /* For main(); the last test has no name. */
 static int run_tests(const struct test *tests, const char *name)
 {
+	if (getenv("TAP"))
+		return run_all(tests);
 	for (; tests->name; tests++) {
 		if (!name) {
 			puts(tests->name);
