@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   stub ──► slot { data ─► block, code ─► plan.enter, spare }      32 bytes
-//!            block { cell { plan, callee ─┐ }, stub, - }            64 bytes, or larger from malloc
+//!            block { cell { plan, callee ─┐ }, stub, slot }         64 bytes, or larger from malloc
 //!                    callee ◄─────────────┘ { signature, handler, data }, spare
 //! ```
 //!
