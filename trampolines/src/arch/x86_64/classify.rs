@@ -97,7 +97,7 @@ impl Class {
         if self.0 < 1 << Class::BITS { Some(self.0) } else { None }
     }
 
-    /// The class with this code.
+    /// The class with this code, which [`code`](Class::code) gave.
     pub const fn of_code(code: u32) -> Class {
         Class(code)
     }
