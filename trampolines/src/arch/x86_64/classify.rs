@@ -21,7 +21,7 @@ pub const LONG_DOUBLE: usize = 16;
 pub const MAX_IN_REGISTERS: usize = 16;
 
 /// How a value is passed as argument: a number of the table below in the low four bits, and for
-/// [`Class::MEMORY`] its size on the stack in words of 8 bytes and its alignment above.
+/// code 15 its size on the stack in words of 8 bytes and its alignment above.
 ///
 /// | code | registers | on the stack if there are not enough |
 /// |---|---|---|
