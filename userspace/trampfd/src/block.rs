@@ -107,7 +107,7 @@ pub(crate) fn map(count: usize) -> Result<*mut Block, Error> {
         .map_err(|_| Error::NoMemory)
 }
 
-/// Gives each of the slots `first..end` the next block; returns the one behind the last.
+/// Gives each of the slots `first..end` the next block.
 ///
 /// # Safety
 ///
@@ -118,7 +118,7 @@ pub(crate) unsafe fn pair(
     end: *mut Slot,
     blocks: *mut Block,
     table: &StaticTable,
-) -> *mut Block {
+) {
     let (mut slot, mut block) = (first, blocks);
     while slot != end {
         let stub = slot.expose_provenance().wrapping_add_signed(-table.distance());
@@ -133,7 +133,6 @@ pub(crate) unsafe fn pair(
         slot = slot.wrapping_add(1);
         block = block.wrapping_add(1);
     }
-    block
 }
 
 /// A block of at least `size` bytes. Its stub traps until something is bound to it.

@@ -79,6 +79,44 @@ impl Lane {
         self.head.set(slot);
         self.len.set(self.len.get() + 1);
     }
+
+    /// Takes up to [`BATCH`] slots off the list, which has some. Where that can be it is done
+    /// without the lock: what the lock is held for makes others wait.
+    fn cut(&self) -> *mut Slot {
+        let first = self.head.get();
+        let mut last = first;
+        let mut count = 1;
+        // SAFETY: by the invariant, `len` slots are linked.
+        unsafe {
+            while count < self.len.get().min(BATCH) {
+                last = next(last);
+                count += 1;
+            }
+            self.head.set(next(last));
+            (*last).spare[0] = 0;
+        }
+        self.len.set(self.len.get() - count);
+        first
+    }
+
+    /// Takes a batch as its list, which was empty.
+    ///
+    /// # Safety
+    ///
+    /// The batch is the caller's.
+    unsafe fn adopt(&self, batch: *mut Slot) {
+        let mut count = 1;
+        let mut slot = batch;
+        // SAFETY: by the contract, a list of free slots.
+        unsafe {
+            while !next(slot).is_null() {
+                slot = next(slot);
+                count += 1;
+            }
+        }
+        self.head.set(batch);
+        self.len.set(count);
+    }
 }
 
 /// Tells the compiler which way of a branch is to be the one that jumps: a jump taken costs more
@@ -131,17 +169,20 @@ impl Drop for AtEnd {
     fn drop(&mut self) {
         CACHE.with(|cache| {
             cache.keep.set(0);
-            let mut all = lock();
-            for (lane, shared) in cache.lanes.iter().zip(&mut all.lanes) {
-                while lane.len.get() > 0 {
-                    shared.push_batch(lane);
+            for (n, lane) in cache.lanes.iter().enumerate() {
+                // Those never used go with the others, of which some are their neighbours: if two
+                // threads got them, they would share a cache line.
+                let end = lane.fresh_end.replace(null_mut());
+                let mut slot = lane.fresh.replace(null_mut());
+                while slot != end {
+                    // SAFETY: by the invariant of `Lane`, a free slot of this thread.
+                    unsafe { lane.put(slot) };
+                    slot = slot.wrapping_add(1);
                 }
-                // SAFETY: by the invariant of `Lane`, free slots of this thread, at most `FRESH`.
-                unsafe {
-                    shared.push_run(
-                        lane.fresh.replace(null_mut()),
-                        lane.fresh_end.replace(null_mut()),
-                    );
+                while lane.len.get() > 0 {
+                    let batch = lane.cut();
+                    // SAFETY: cut from the list of this thread.
+                    unsafe { lock().lanes[n].push_batch(batch) };
                 }
             }
         });
@@ -154,7 +195,8 @@ impl Drop for AtEnd {
 ///
 /// `batches` is a list, linked by `spare[1]`, of lists of at most [`BATCH`] free slots;
 /// `fresh..fresh_end` were never used. In the table of dynamic closures, `blocks` is memory for
-/// as many blocks as there are fresh slots, or null; every slot that left `fresh` has its block.
+/// as many blocks as there are fresh slots, or null; every slot that left `fresh` gets its block
+/// before it is used.
 struct Shared {
     batches: *mut Slot,
     fresh: *mut Slot,
@@ -181,6 +223,29 @@ pub(crate) fn lock() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// Slots that were never used, and in the table of dynamic closures memory for their blocks.
+struct Fresh {
+    first: *mut Slot,
+    end: *mut Slot,
+    blocks: *mut Block,
+}
+
+impl Fresh {
+    /// Gives the slots their blocks; first and end. Without the lock where that can be, as this is
+    /// the first use of their pages.
+    ///
+    /// # Safety
+    ///
+    /// They are the caller's, and of `table`.
+    unsafe fn pair(self, table: &StaticTable) -> (*mut Slot, *mut Slot) {
+        if !self.blocks.is_null() {
+            // SAFETY: by the contract.
+            unsafe { block::pair(self.first, self.end, self.blocks, table) };
+        }
+        (self.first, self.end)
+    }
+}
+
 impl Shared {
     /// Hands out up to `count` fresh slots, of more that are made where there are none.
     fn take_fresh(
@@ -190,7 +255,7 @@ impl Shared {
         table: &'static StaticTable,
         growth: Growth,
         count: usize,
-    ) -> Result<(*mut Slot, *mut Slot), Error> {
+    ) -> Result<Fresh, Error> {
         if self.fresh == self.fresh_end {
             let grown = tables.grow(n, table, growth)?;
             (self.fresh, self.fresh_end) = (grown.slots.start, grown.slots.end);
@@ -198,35 +263,28 @@ impl Shared {
         }
         let first = self.fresh;
         let end = first.wrapping_add(count).min(self.fresh_end);
+        let mut blocks = null_mut();
         if n == arch::DYNAMIC {
             if self.blocks.is_null() {
                 self.blocks =
                     block::map((self.fresh_end.addr() - first.addr()) / arch::SLOT_STRIDE)?;
             }
-            // SAFETY: by the invariant, never used, and with a block for each.
-            self.blocks = unsafe { block::pair(first, end, self.blocks, table) };
+            blocks = self.blocks;
+            self.blocks = blocks.wrapping_add((end.addr() - first.addr()) / arch::SLOT_STRIDE);
         }
         self.fresh = end;
-        Ok((first, end))
+        Ok(Fresh { first, end, blocks })
     }
 
-    /// Takes up to [`BATCH`] slots off a thread's list.
-    fn push_batch(&mut self, lane: &Lane) {
-        let first = lane.head.get();
-        let mut last = first;
-        let mut count = 1;
-        // SAFETY: by the invariant of `Lane`, `len` slots are linked.
-        unsafe {
-            while count < lane.len.get().min(BATCH) {
-                last = next(last);
-                count += 1;
-            }
-            lane.head.set(next(last));
-            lane.len.set(lane.len.get() - count);
-            (*last).spare[0] = 0;
-            (*first).spare[1] = self.batches.expose_provenance();
-        }
-        self.batches = first;
+    /// Takes a batch.
+    ///
+    /// # Safety
+    ///
+    /// The batch is the caller's: a list of at most [`BATCH`] free slots.
+    unsafe fn push_batch(&mut self, batch: *mut Slot) {
+        // SAFETY: by the contract.
+        unsafe { (*batch).spare[1] = self.batches.expose_provenance() };
+        self.batches = batch;
     }
 
     /// Makes a batch of `first..end`, slots that follow each other. They stay together, so that
@@ -246,30 +304,18 @@ impl Shared {
         }
         if first != end {
             // SAFETY: by the contract.
-            unsafe { (*first).spare[1] = self.batches.expose_provenance() };
-            self.batches = first;
+            unsafe { self.push_batch(first) };
         }
     }
 
-    /// Gives a thread a batch. False if there is none.
-    fn pop_batch(&mut self, lane: &Lane) -> bool {
-        let first = self.batches;
-        if first.is_null() {
-            return false;
+    /// Gives a batch; null if there is none.
+    fn pop_batch(&mut self) -> *mut Slot {
+        let batch = self.batches;
+        if !batch.is_null() {
+            // SAFETY: by the invariant.
+            self.batches = unsafe { core::ptr::with_exposed_provenance_mut((*batch).spare[1]) };
         }
-        // SAFETY: by the invariant of `Shared`.
-        unsafe {
-            self.batches = core::ptr::with_exposed_provenance_mut((*first).spare[1]);
-            let mut count = 1;
-            let mut slot = first;
-            while !next(slot).is_null() {
-                slot = next(slot);
-                count += 1;
-            }
-            lane.head.set(first);
-            lane.len.set(count);
-        }
-        true
+        batch
     }
 }
 
@@ -371,7 +417,9 @@ extern "C" fn hand_on(n: usize) {
         let alive = start(cache);
         let lane = &cache.lanes[n];
         while lane.len.get() > if alive { KEEP } else { 0 } {
-            lock().lanes[n].push_batch(lane);
+            let batch = lane.cut();
+            // SAFETY: cut from the list of this thread.
+            unsafe { lock().lanes[n].push_batch(batch) };
         }
     });
 }
@@ -382,19 +430,27 @@ fn refill(n: usize, table: &'static StaticTable, growth: Growth) -> Result<*mut 
     CACHE.with(|cache| {
         let alive = start(cache);
         let lane = &cache.lanes[n];
-        let mut all = lock();
-        let all = &mut *all;
-        let shared = &mut all.lanes[n];
-        if shared.pop_batch(lane) {
+        let mut guard = lock();
+        let all = &mut *guard;
+        let batch = all.lanes[n].pop_batch();
+        if !batch.is_null() {
+            drop(guard);
+            // SAFETY: ours now; the list is empty, or there would be no need.
+            unsafe { lane.adopt(batch) };
             let slot = lane.take();
             // Where the destructor that would hand them on has run already, none is kept.
             while !alive && lane.len.get() > 0 {
-                shared.push_batch(lane);
+                let batch = lane.cut();
+                // SAFETY: cut from the list of this thread.
+                unsafe { lock().lanes[n].push_batch(batch) };
             }
             return Ok(slot);
         }
         let count = if alive { FRESH } else { 1 };
-        let (slot, end) = shared.take_fresh(&mut all.tables, n, table, growth, count)?;
+        let fresh = all.lanes[n].take_fresh(&mut all.tables, n, table, growth, count)?;
+        drop(guard);
+        // SAFETY: ours now.
+        let (slot, end) = unsafe { fresh.pair(table) };
         lane.fresh.set(slot.wrapping_add(1));
         lane.fresh_end.set(end);
         Ok(slot)
@@ -418,8 +474,10 @@ pub(crate) fn prewarm(
     let shared = &mut all.lanes[n];
     let mut ready = 0;
     while ready < count {
-        let (first, end) = shared.take_fresh(&mut all.tables, n, table, growth, BATCH as usize)?;
-        // SAFETY: by the invariant of `Shared`, never used.
+        let fresh = shared.take_fresh(&mut all.tables, n, table, growth, BATCH as usize)?;
+        // SAFETY: ours until they are pushed; never used.
+        let (first, end) = unsafe { fresh.pair(table) };
+        // SAFETY: as above.
         unsafe { shared.push_run(first, end) };
         ready += (end.addr() - first.addr()) / arch::SLOT_STRIDE;
     }
