@@ -335,7 +335,8 @@ pub fn memory() -> Vec<Row> {
 const RATES: usize = 21;
 const AT_ONCE_THREADS: usize = 1_000;
 
-/// Child: the rate of two threads over that of one, with few closures or with many at once.
+/// Child: the rate of two threads over that of one, with few closures or with many at once; and
+/// of pure computing meanwhile.
 pub fn ratio(word: &str, how: &str) -> Result<(), String> {
     let who = Who::ALL.into_iter().find(|who| who.word() == word).ok_or("unknown library")?;
     let ffi = Ffi::open(who)?;
@@ -356,11 +357,16 @@ pub fn ratio(word: &str, how: &str) -> Result<(), String> {
             AT_ONCE_THREADS as u64
         }
     };
-    let ratios = (0..RATES).map(|_| match how {
-        "few" => threads::rate(2, few) / threads::rate(1, few),
-        _ => threads::rate(2, many) / threads::rate(1, many),
-    });
-    say(&[median(ratios)]);
+    let (mut ratios, mut computing) = (Vec::new(), Vec::new());
+    for _ in 0..RATES {
+        ratios.push(match how {
+            "few" => threads::rate(2, few) / threads::rate(1, few),
+            _ => threads::rate(2, many) / threads::rate(1, many),
+        });
+        let compute = || threads::compute;
+        computing.push(threads::rate(2, compute) / threads::rate(1, compute));
+    }
+    say(&[median(ratios.into_iter()), median(computing.into_iter())]);
     Ok(())
 }
 
@@ -373,10 +379,14 @@ pub fn threads() -> Vec<Row> {
     for (how, what) in [("few", "alloc + prep + free a second"), ("many", "1,000, then free them")]
     {
         for (lane, who) in Who::ALL.into_iter().enumerate() {
-            let value = child_or_none(&["dynamic-threads", who.word(), how], 1)[0];
+            let ratios = child_or_none(&["dynamic-threads", who.word(), how], 2);
             let target = if who == Who::Ours { Target::Least(1.8) } else { Target::None };
             let name = format!("2 threads over 1, {what}: {}", names[lane]);
-            rows.push(Row::new(name, value, "ratio", target));
+            rows.push(Row::new(name, ratios[0], "ratio", target));
+            if who == Who::Ours {
+                let name = format!("2 threads over 1, {what}: pure computing meanwhile");
+                rows.push(Row::new(name, ratios[1], "ratio", Target::None));
+            }
         }
     }
     rows

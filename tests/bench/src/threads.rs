@@ -29,7 +29,7 @@ fn create(all: &mut Vec<Closure<Bare>>) -> u64 {
 }
 
 /// Makes and drops one closure after the other; how many.
-fn pairs(_: &mut Vec<Closure<Bare>>) -> u64 {
+fn pairs() -> u64 {
     let builder = Builder::new().require(Backend::Text);
     for n in 0..AT_ONCE as u64 {
         let make = |a: i32, b: i32, data: &[u64; 2]| a + b + data[0] as i32;
@@ -40,7 +40,7 @@ fn pairs(_: &mut Vec<Closure<Bare>>) -> u64 {
 }
 
 /// As much work that touches no memory.
-fn compute(_: &mut Vec<Closure<Bare>>) -> u64 {
+pub fn compute() -> u64 {
     let mut x = black_box(1u64);
     for _ in 0..AT_ONCE * 8 {
         x = x.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ (x >> 29);
@@ -81,16 +81,17 @@ pub fn rate<W: FnMut() -> u64>(threads: usize, begin: impl Fn() -> W + Sync) -> 
 /// Child: three ratios, of creations with few and with many closures at once, and of pure
 /// computing.
 pub fn ratios() {
-    let kinds = [pairs, create, compute];
+    let begin_pairs = || pairs;
+    let begin_create = || {
+        let mut all = Vec::with_capacity(AT_ONCE);
+        move || create(&mut all)
+    };
+    let begin_compute = || compute;
     let mut ratios = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        for (kind, ratios) in kinds.into_iter().zip(&mut ratios) {
-            let work = || {
-                let mut all = Vec::with_capacity(AT_ONCE);
-                move || kind(&mut all)
-            };
-            ratios.push(rate(2, work) / rate(1, work));
-        }
+        ratios[0].push(rate(2, begin_pairs) / rate(1, begin_pairs));
+        ratios[1].push(rate(2, begin_create) / rate(1, begin_create));
+        ratios[2].push(rate(2, begin_compute) / rate(1, begin_compute));
     }
     for ratios in ratios {
         println!("{}", median(ratios.into_iter()));
