@@ -11,17 +11,9 @@ const ARROWS: &[Crate] = &[
     Crate { name: "trampfd-sys", may_use: &[], others: false },
     Crate { name: "trampfd-text", may_use: &[], others: false },
     Crate { name: "trampfd", may_use: &["trampfd-text", "trampfd-sys", "libc"], others: false },
-    Crate {
-        name: "trampfd-ffi",
-        may_use: &["trampfd", "libc", "libffi-sys"],
-        others: false,
-    },
+    Crate { name: "trampfd-ffi", may_use: &["trampfd", "libc", "libffi-sys"], others: false },
     Crate { name: "trampfd-nested", may_use: &["trampfd-text", "libc"], others: false },
-    Crate {
-        name: "trampfd-capi",
-        may_use: &["trampfd", "trampfd-nested"],
-        others: false,
-    },
+    Crate { name: "trampfd-capi", may_use: &["trampfd", "trampfd-nested"], others: false },
     Crate {
         name: "trampfd-tests",
         may_use: &["trampfd", "trampfd-text", "trampfd-sys"],

@@ -235,8 +235,7 @@ impl Returned {
     }
 }
 
-/// Where an argument is when a handler looks at it: bytes from the frame, drawn in
-/// [`super::dynamic`].
+/// Where an argument is when a handler looks at it: bytes from the frame, drawn in `dynamic.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// There.
