@@ -485,12 +485,6 @@ mod elsewhere {
 
     impl Lock {
         fn take() -> Lock {
-            static PREPARED: AtomicBool = AtomicBool::new(false);
-            if !PREPARED.swap(true, Ordering::Relaxed) {
-                // SAFETY: a function of ours. It fails only without memory; then a child of a fork
-                // that meets the lock held waits for ever.
-                unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-            }
             // SAFETY: sets of signals.
             let signals = unsafe {
                 let (mut all, mut before) = (core::mem::zeroed(), core::mem::zeroed());
@@ -512,6 +506,18 @@ mod elsewhere {
             // SAFETY: the set from before.
             unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.signals, null_mut()) };
         }
+    }
+
+    /// Runs when the program or library is loaded: pthread_atfork calls malloc, which a signal
+    /// handler that needs the lock may have interrupted.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static PREPARE: extern "C" fn() = prepare;
+
+    extern "C" fn prepare() {
+        // SAFETY: a function of ours. It fails only without memory; then a child of a fork that
+        // meets the lock held waits for ever.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     }
 
     /// The thread that held the lock is not in the child. Its change was one store, or none.

@@ -2,15 +2,19 @@
 //! given out.
 //!
 //! ```text
-//!   table:  stub 0 ..... stub 10 │ stub 11  stub 12 ..           64 KiB of text
-//!   slots:  Chunk { next, taken, │ slot 11  slot 12 ..           64 KiB of memory
-//!             unwind information}│
+//!   table:  stub 0 ...... stub 8 │ stub 9  stub 10 ..            64 KiB of text
+//!   slots:  Chunk { next, taken }│ slot 9  slot 10 ..            64 KiB of memory
 //!   chunks: the program's own ─► a copy ─► a copy ..             newest copy first
 //! ```
 //!
 //! All of it is atomic words, of which each is right whenever it is read: no lock that a signal
 //! handler or a child of fork could meet. In a child the slots that other threads had taken are
 //! lost.
+//!
+//! Copies of the table are not made known to the unwinder, for which malloc would be called, maybe
+//! by a handler that interrupted it. No exception passes through a stub: it has jumped, and is on
+//! no stack. Only a look at a thread's stack while it runs the three instructions of a copied stub
+//! ends there.
 
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +22,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use trampfd_text::arch;
 use trampfd_text::table::{Slot, StaticTable};
 
-use crate::{Gone, arch as here, copies};
+use crate::{Gone, copies};
 
 /// The table whose stubs and slots these are.
 pub(crate) const TABLE: &StaticTable = arch::static_table(arch::NESTED);
@@ -40,7 +44,6 @@ const WORDS: usize = SLOTS / 64;
 pub(crate) struct Chunk {
     next: AtomicPtr<Chunk>,
     taken: [AtomicU64; WORDS],
-    unwind: [u8; arch::EH_FRAME_LEN],
 }
 
 /// Slots that the chunk itself takes, all in the first word.
@@ -151,11 +154,8 @@ fn claim(word: &AtomicU64, n: usize, count: u32) -> Option<u64> {
 /// Adds a copy of the table to the list.
 fn add(slots: usize) {
     let chunk = core::ptr::with_exposed_provenance_mut::<Chunk>(slots);
-    let stubs = slots.wrapping_add_signed(-TABLE.distance());
     // SAFETY: new memory, zero and large enough, which nobody else knows yet.
     unsafe {
-        (*chunk).unwind = arch::eh_frame(stubs, BYTES);
-        here::register_frame((&raw const (*chunk).unwind).cast());
         let list = &(*own()).next;
         let mut head = list.load(Ordering::Relaxed);
         loop {

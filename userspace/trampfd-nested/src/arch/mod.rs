@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `__gcc_nested_func_ptr_created`, `__gcc_nested_func_ptr_deleted` | the entries, which add the caller's stack pointer and this thread's record |
 //! | `thread` | this thread's record |
-//! | `register_frame` | `__register_frame`, where the program is linked to an unwinder |
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -31,7 +31,6 @@ global_asm!(
     concat!(record!(), ":"),
     ".zero {size}",
     ".popsection",
-    ".weak __register_frame",
     size = const size_of::<Thread>(),
     options(att_syntax)
 );
@@ -97,24 +96,4 @@ pub(crate) fn thread() -> *const Thread {
         );
     }
     core::ptr::with_exposed_provenance(record)
-}
-
-/// Gives an `.eh_frame` section to the unwinder, if there is one in this program.
-///
-/// # Safety
-///
-/// The section is well-formed and stays for ever.
-#[unsafe(naked)]
-pub(crate) unsafe extern "C" fn register_frame(section: *const u8) {
-    naked_asm!(
-        ".cfi_startproc",
-        "mov __register_frame@GOTPCREL(%rip), %rax",
-        "test %rax, %rax",
-        "jz 2f",
-        "jmp *%rax",
-        "2:",
-        "ret",
-        ".cfi_endproc",
-        options(att_syntax)
-    )
 }
