@@ -314,8 +314,6 @@ pub(crate) struct Diagnosis;
 
 impl Freed for Diagnosis {
     extern "C" fn freed(stub: usize) {
-        // A block keeps flags in the low bits of its stub's address.
-        let stub = stub & !(arch::SLOT_STRIDE - 1);
         let mut message = *b"trampfd: a freed closure was called, stub 0x0000000000000000\n";
         let end = message.len() - 1;
         for (n, digit) in message[end - 16..end].iter_mut().rev().enumerate() {
