@@ -9,6 +9,7 @@ mod builder;
 mod compile_fail;
 mod data;
 mod dynamic;
+mod dynamic_lives;
 mod fork;
 mod growth;
 mod raw;
