@@ -14,7 +14,7 @@ use vm_fetch::error::{Context, Error, Result};
 
 use crate::places::{Places, list};
 use crate::report::{self, Report, Results};
-use crate::row::{POLICIES, Suite, Way, binds, rows, stops, under, works};
+use crate::row::{POLICIES, Suite, Way, binds, ours_over, rows, stops, under, works};
 use crate::work;
 
 /// Python 3.11 has 409 that are run on Linux, 3.13 some more.
@@ -64,11 +64,7 @@ pub fn run(places: &Places, report: &mut Report) -> Result<()> {
 
     works(report, &suite, &theirs);
     stops(report, &suite, &theirs, "strict", STOPPED);
-    let preload = places.ours("libtrampfd-ffi-preload.so");
-    for way in [
-        Way::found_first("drop-in", places.ours("ffi/libffi.so.8")),
-        Way::preloaded("preload", preload, debian.libraries()),
-    ] {
+    for way in ours_over(&debian, places) {
         rows(report, &suite, &way, &POLICIES, FLOOR);
     }
     Ok(())

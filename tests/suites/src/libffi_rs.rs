@@ -18,7 +18,7 @@ use vm_fetch::process::{output, run as run_to_end};
 use crate::libffi::Vendored;
 use crate::places::{Places, cargo, list};
 use crate::report::{Outcome, Report, Results};
-use crate::row::{POLICIES, Suite, Way, binds, rows, stops, under, works};
+use crate::row::{POLICIES, Suite, Way, binds, ours_over, rows, stops, under, works};
 use crate::work::{self, each};
 
 /// libffi 5.2.0 has 25 tests and 20 examples.
@@ -45,11 +45,7 @@ pub fn run(places: &Places, report: &mut Report) -> Result<()> {
     let theirs = Way::found_first(&debian.title, debian.libffi.clone());
     works(report, &suite, &theirs);
     stops(report, &suite, &theirs, "strict", STOPPED);
-    let preload = places.ours("libtrampfd-ffi-preload.so");
-    for way in [
-        Way::found_first("drop-in", places.ours("ffi/libffi.so.8")),
-        Way::preloaded("preload", preload, debian.libraries()),
-    ] {
+    for way in ours_over(&debian, places) {
         rows(report, &suite, &way, &POLICIES, FLOOR);
     }
     Ok(())

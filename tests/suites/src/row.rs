@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::places::Places;
+use crate::places::{Debian, Places};
 use crate::report::{Outcome, Report, Results, passed};
 use crate::work;
 
@@ -47,6 +47,15 @@ impl Way {
             library,
         }
     }
+}
+
+/// The drop-in, and the preload library over the machine's own libffi.
+pub fn ours_over(debian: &Debian, places: &Places) -> [Way; 2] {
+    let preload = places.ours("libtrampfd-ffi-preload.so");
+    [
+        Way::found_first("drop-in", places.ours("ffi/libffi.so.8")),
+        Way::preloaded("preload", preload, debian.libraries()),
+    ]
 }
 
 /// Programs that are run with one library after the other.
