@@ -236,7 +236,7 @@ impl fmt::Debug for DynCall<'_> {
 /// ```
 ///
 /// Threads, fork and panics are as for [`Closure`](crate::Closure). A closure of which every type
-/// is known when the program is compiled is better a `Closure`: its call costs a fifth.
+/// is known when the program is compiled is better a `Closure`: its call marshals nothing.
 ///
 /// # Invariants
 ///

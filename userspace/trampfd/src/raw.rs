@@ -100,18 +100,18 @@ impl Stub {
     ) -> Result<Stub, Error> {
         let code = code.expose_provenance();
         let n = number(reg).ok_or(Error::Register { reg })?;
-        let kernel = match builder.choose()? {
+        let backend = builder.choose()?;
+        let stub = match backend {
             Backend::Text => {
                 objects::check_text(code)?;
                 let slot = slots::take(n, TABLES[n], builder.growth)?;
                 // SAFETY: a slot of ours.
                 unsafe { fill(slot, code, data) };
-                let stub = slot.expose_provenance().wrapping_add_signed(-TABLES[n].distance());
-                return Ok(Stub { stub, n: n as u8, kernel: false });
+                slot.expose_provenance().wrapping_add_signed(-TABLES[n].distance())
             }
             Backend::Kernel => kernel::take_one(reg, code, data.expose_provenance())?,
         };
-        Ok(Stub { stub: kernel, n: n as u8, kernel: true })
+        Ok(Stub { stub, n: n as u8, kernel: backend == Backend::Kernel })
     }
 
     /// The stub.

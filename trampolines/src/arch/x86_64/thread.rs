@@ -6,8 +6,8 @@
 //!   both             mov %fs:(%r), %r       the word of this thread
 //! ```
 //!
-//! Rust's thread locals of a shared library are found by a call of `__tls_get_addr`, 3 ns each
-//! time. This is the other model (initial exec): the loader keeps a little room for libraries that
+//! Rust's thread locals of a shared library are found by a call of `__tls_get_addr` each time.
+//! This is the other model (initial exec): the loader keeps a little room for libraries that
 //! are loaded later, of which 8 bytes are taken.
 
 use core::arch::{asm, global_asm};
