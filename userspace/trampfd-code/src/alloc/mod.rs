@@ -1,0 +1,1 @@
+//! Small blocks of code, as malloc.

@@ -1,0 +1,1 @@
+//! Batches of code in files, verified, mapped R-X straight from them.

@@ -1,0 +1,1 @@
+//! Memory for compilers that write where the code will run.

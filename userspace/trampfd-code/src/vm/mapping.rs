@@ -1,0 +1,291 @@
+//! Address space that is the process's until it is dropped, and what is mapped in it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Access, CodeFile, Error, Meter, Place, page_size, round_to_pages, token};
+use crate::sys::{self, At, Prot};
+
+/// A range of address space.
+///
+/// # Invariants
+///
+/// `[ptr, ptr + len)` is mapped, by this value alone, until it is dropped; `len` is whole pages,
+/// and not 0. `parts` says what lies where, without gap, in order.
+#[derive(Debug)]
+pub struct Mapping {
+    ptr: *mut u8,
+    len: usize,
+    parts: Mutex<Vec<Part>>,
+    sealed: AtomicBool,
+    /// The process that made it. A child has it too, but for writable views of files.
+    owner: u64,
+    meter: Meter,
+}
+
+// SAFETY: it is addresses; what lies there is reached by raw pointers only, whose users answer
+// for what they do.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; changes of the mappings are the kernel's and whole.
+unsafe impl Sync for Mapping {}
+
+/// What one mapping of the kernel shows, from `at` to where the next begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    at: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Memory(Access),
+    /// A file's number, and its offset minus `at`: the same for neighbours that continue each
+    /// other.
+    File(Access, u64, usize),
+}
+
+impl Mapping {
+    /// Takes address space of `len` bytes, rounded up to pages, that can be neither read nor
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRoomNear`], [`Error::TooLarge`], [`Error::System`].
+    pub fn reserve(len: usize, place: Place, meter: &Meter) -> Result<Mapping, Error> {
+        let len = round_to_pages(len.max(1))?;
+        let ptr = match place {
+            Place::Anywhere => map_at(At::Anywhere, len, meter)?,
+            Place::Near { address, within } => near(address, within, len, meter)?,
+        };
+        meter.counts().mapped(1, len as isize);
+        let parts = Mutex::new(vec![Part { at: 0, what: What::Memory(Access::None) }]);
+        let (sealed, owner) = (AtomicBool::new(false), token());
+        Ok(Mapping { ptr, len, parts, sealed, owner, meter: meter.clone() })
+    }
+
+    /// The first byte.
+    pub fn ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// Bytes: whole pages.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: there is a page at least.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Shows `len` bytes of a file, from its offset `from` on, at offset `at` of the mapping, in
+    /// place of what is there. [`Access::Write`] views are not inherited by children of fork.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`]; [`Error::OtherProcess`]; [`Error::System`].
+    pub fn map_file(
+        &self,
+        at: usize,
+        len: usize,
+        file: &CodeFile,
+        from: usize,
+        access: Access,
+    ) -> Result<(), Error> {
+        let len = self.check(at, len)?;
+        let end = from.checked_add(len);
+        if !from.is_multiple_of(page_size()) || end.is_none_or(|end| end > file.len()) {
+            return Err(Error::OutOfRange { at: from, len });
+        }
+        let prot = prot(access);
+        let fd = file.fd(access)?;
+        let over = At::Over(self.at(at));
+        let counts = self.meter.counts();
+        // SAFETY: pages of this mapping, by its invariant.
+        unsafe {
+            sys::map_file(counts, over, len, prot, true, fd, from as u64)
+                .map_err(Error::system("mapping a file for code"))?;
+            if access == Access::Write {
+                sys::keep_from_children(counts, self.at(at), len)
+                    .map_err(Error::system("keeping the alias from children"))?;
+            }
+        }
+        self.note(at, len, What::File(access, file.id(), from.wrapping_sub(at)));
+        Ok(())
+    }
+
+    /// Puts empty memory, private, to read and write, in place of what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`], [`Error::System`].
+    pub fn map_memory(&self, at: usize, len: usize) -> Result<(), Error> {
+        self.map_nothing(at, len, Access::Write)
+    }
+
+    /// Back to address space that is only reserved.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`], [`Error::System`].
+    pub fn release(&self, at: usize, len: usize) -> Result<(), Error> {
+        self.map_nothing(at, len, Access::None)
+    }
+
+    fn map_nothing(&self, at: usize, len: usize, access: Access) -> Result<(), Error> {
+        let len = self.check(at, len)?;
+        let over = At::Over(self.at(at));
+        // SAFETY: pages of this mapping, by its invariant.
+        unsafe { sys::map_nothing(self.meter.counts(), over, len, prot(access)) }
+            .map_err(Error::system("mapping memory"))?;
+        self.note(at, len, What::Memory(access));
+        Ok(())
+    }
+
+    /// Changes what may be done with private memory of the mapping.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WouldExecute`] for [`Access::Execute`]: what was written never becomes
+    /// executable where it is. [`Error::OutOfRange`], [`Error::System`].
+    pub fn protect(&self, at: usize, len: usize, access: Access) -> Result<(), Error> {
+        if access == Access::Execute {
+            return Err(Error::WouldExecute);
+        }
+        let len = self.check(at, len)?;
+        // SAFETY: pages of this mapping, by its invariant.
+        unsafe { sys::protect(self.meter.counts(), self.at(at), len, prot(access)) }
+            .map_err(Error::system("protecting memory"))?;
+        self.note(at, len, What::Memory(access));
+        Ok(())
+    }
+
+    /// Empties private memory of the mapping and gives it back.
+    ///
+    /// # Safety
+    ///
+    /// The pages are of [`Mapping::map_memory`]; nobody needs what is in them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`], [`Error::System`].
+    pub unsafe fn empty(&self, at: usize, len: usize) -> Result<(), Error> {
+        let len = self.check(at, len)?;
+        // SAFETY: the caller's contract.
+        unsafe { sys::empty(self.meter.counts(), self.at(at), len) }
+            .map_err(Error::system("giving memory back"))
+    }
+
+    /// Until the process ends nothing can unmap, move or protect these pages (mseal(2), Linux
+    /// 6.10). Dropping the mapping leaves them where they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`]: without mseal, ENOSYS.
+    pub fn seal(&self) -> Result<(), Error> {
+        // SAFETY: pages of this mapping, which `drop` leaves alone from here on.
+        unsafe { sys::seal_pages(self.meter.counts(), self.ptr, self.len) }
+            .map_err(Error::system("mseal"))?;
+        self.sealed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn at(&self, at: usize) -> *mut u8 {
+        self.ptr.wrapping_add(at)
+    }
+
+    fn check(&self, at: usize, len: usize) -> Result<usize, Error> {
+        let out = Error::OutOfRange { at, len };
+        let Ok(whole) = round_to_pages(len) else { return Err(out) };
+        match at.checked_add(whole) {
+            Some(end) if end <= self.len && whole > 0 && at.is_multiple_of(page_size()) => {
+                Ok(whole)
+            }
+            _ => Err(out),
+        }
+    }
+
+    fn note(&self, at: usize, len: usize, what: What) {
+        let mut parts = self.parts.lock().unwrap_or_else(|e| e.into_inner());
+        let before = parts.len();
+        let end = at + len;
+        let next = parts.iter().rev().find(|part| part.at <= end).map(|part| part.what);
+        parts.retain(|part| part.at < at || part.at > end);
+        let place = parts.partition_point(|part| part.at < at);
+        parts.insert(place, Part { at, what });
+        if let Some(what) = next.filter(|_| end < self.len) {
+            parts.insert(place + 1, Part { at: end, what });
+        }
+        parts.dedup_by_key(|part| part.what);
+        self.meter.counts().mapped(parts.len() as isize - before as isize, 0);
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.sealed.load(Ordering::Acquire) {
+            return;
+        }
+        let parts = self.parts.get_mut().unwrap_or_else(|e| e.into_inner());
+        self.meter.counts().mapped(-(parts.len() as isize), -(self.len as isize));
+        // In a child something else may lie where its parent has a writable view of a file.
+        let inherited = self.owner != token();
+        let absent = |what: What| inherited && matches!(what, What::File(Access::Write, ..));
+        let ends: Vec<usize> = parts.iter().skip(1).map(|p| p.at).chain([self.len]).collect();
+        let ranges: Vec<_> = match parts.iter().any(|part| absent(part.what)) {
+            false => vec![(0, self.len)],
+            true => {
+                let there = parts.iter().zip(ends).filter(|(part, _)| !absent(part.what));
+                there.map(|(part, end)| (part.at, end)).collect()
+            }
+        };
+        for (at, end) in ranges {
+            // SAFETY: nobody else has these pages. It fails only where the kernel lacks memory
+            // to split a mapping; then they stay mapped.
+            let _ = unsafe { sys::unmap(self.meter.counts(), self.ptr.wrapping_add(at), end - at) };
+        }
+    }
+}
+
+fn prot(access: Access) -> Prot {
+    match access {
+        Access::None => Prot::None,
+        Access::Read => Prot::Read,
+        Access::Write => Prot::ReadWrite,
+        Access::Execute => Prot::ReadExecute,
+    }
+}
+
+fn map_at(at: At, len: usize, meter: &Meter) -> Result<*mut u8, Error> {
+    // SAFETY: nothing is replaced: `at` is no `Over`.
+    unsafe { sys::map_nothing(meter.counts(), at, len, Prot::None) }
+        .map_err(Error::system("reserving address space"))
+}
+
+/// Tries places outward from `address`, closely at first.
+fn near(address: usize, within: usize, len: usize, meter: &Meter) -> Result<*mut u8, Error> {
+    let none = Error::NoRoomNear { address, within };
+    let page = page_size();
+    let fits = |start: usize| {
+        let end = start.checked_add(len);
+        let far = end.map(|end| address.abs_diff(start).max(address.abs_diff(end)));
+        start >= page && far.is_some_and(|far| far <= within)
+    };
+    let mut distance = len.next_multiple_of(page);
+    while distance <= within {
+        for hint in [address.checked_sub(distance), address.checked_add(distance)] {
+            let Some(hint) = hint.map(|hint| hint & !(page - 1)).filter(|&hint| fits(hint)) else {
+                continue;
+            };
+            let ptr = map_at(At::Hint(hint), len, meter)?;
+            if fits(ptr as usize) {
+                return Ok(ptr);
+            }
+            // SAFETY: new pages, which nobody knows.
+            unsafe { sys::unmap(meter.counts(), ptr, len) }
+                .map_err(Error::system("giving address space back"))?;
+        }
+        distance += (distance / 4).max(len).next_multiple_of(page);
+    }
+    Err(none)
+}

@@ -1,0 +1,142 @@
+//! Which process this is: a child of fork has its parent's memory, but must not change the
+//! parent's code.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Once, OnceLock};
+
+use super::Error;
+use crate::sys::{self, At, Counts, Prot};
+
+/// Changes with each fork, never twice the same in one line of descent, and not 0.
+pub(crate) fn token() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    /// Empty after a fork. Where it cannot be had, the process number stands in for it.
+    static PAGE: OnceLock<Option<usize>> = OnceLock::new();
+    let page = PAGE.get_or_init(|| {
+        let counts = Counts::default();
+        let len = sys::page_size();
+        // SAFETY: new pages, which nobody else knows and which stay mapped.
+        unsafe {
+            let page = sys::map_nothing(&counts, At::Anywhere, len, Prot::ReadWrite).ok()?;
+            sys::wipe_in_children(&counts, page, len).ok()?;
+            Some(page as usize)
+        }
+    });
+    let Some(page) = *page else { return u64::from(std::process::id()) };
+    // SAFETY: aligned, in a page that stays mapped, touched by atomic operations only.
+    let word = unsafe { &*(page as *const AtomicU64) };
+    match word.load(Ordering::Relaxed) {
+        0 => {
+            let new = NEXT.fetch_add(1, Ordering::Relaxed);
+            match word.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => new,
+                Err(theirs) => theirs,
+            }
+        }
+        token => token,
+    }
+}
+
+/// A descriptor that writes code: closed in children of fork, before they do anything.
+#[derive(Debug)]
+pub(super) struct WriteFd {
+    /// Not dropped in a child, where the number may mean another file.
+    fd: ManuallyDrop<OwnedFd>,
+    owner: u64,
+}
+
+impl WriteFd {
+    pub(super) fn new(fd: OwnedFd) -> WriteFd {
+        open::add(fd.as_raw_fd());
+        WriteFd { fd: ManuallyDrop::new(fd), owner: token() }
+    }
+
+    /// The descriptor, in the process that made it.
+    pub(super) fn get(&self) -> Result<BorrowedFd<'_>, Error> {
+        if self.owner == token() { Ok(self.fd.as_fd()) } else { Err(Error::OtherProcess) }
+    }
+}
+
+impl Drop for WriteFd {
+    fn drop(&mut self) {
+        if self.owner == token() {
+            open::remove(self.fd.as_raw_fd());
+            // SAFETY: not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}
+
+/// The numbers of all [`WriteFd`]s.
+mod open {
+    use core::cell::UnsafeCell;
+
+    use super::{AtomicBool, Once, Ordering, RawFd};
+
+    /// A spin lock, as the child's handler may use no other: held for a push or a search, and
+    /// over each fork.
+    struct Open {
+        locked: AtomicBool,
+        fds: UnsafeCell<Vec<RawFd>>,
+    }
+
+    // SAFETY: `fds` is touched only by who has set `locked`.
+    unsafe impl Sync for Open {}
+
+    static OPEN: Open = Open { locked: AtomicBool::new(false), fds: UnsafeCell::new(Vec::new()) };
+
+    fn lock() {
+        while OPEN.locked.swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+
+    fn unlock() {
+        OPEN.locked.store(false, Ordering::Release);
+    }
+
+    pub(super) fn add(fd: RawFd) {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            // SAFETY: functions of this program. Without memory for it children keep
+            // descriptors which the library refuses to use there.
+            unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+        });
+        lock();
+        // SAFETY: locked.
+        unsafe { (*OPEN.fds.get()).push(fd) };
+        unlock();
+    }
+
+    pub(super) fn remove(fd: RawFd) {
+        lock();
+        // SAFETY: locked.
+        let fds = unsafe { &mut *OPEN.fds.get() };
+        if let Some(at) = fds.iter().position(|&known| known == fd) {
+            fds.swap_remove(at);
+        }
+        unlock();
+    }
+
+    extern "C" fn before() {
+        lock();
+    }
+
+    extern "C" fn in_parent() {
+        unlock();
+    }
+
+    extern "C" fn in_child() {
+        // SAFETY: locked by `before`, in this thread, the only one there is; the numbers are
+        // still what they were in the parent.
+        unsafe {
+            let fds = &mut *OPEN.fds.get();
+            for fd in fds.drain(..) {
+                libc::close(fd);
+            }
+        }
+        unlock();
+    }
+}
