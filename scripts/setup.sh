@@ -13,7 +13,9 @@ packages="
 	git
 	libc6-dev
 	libffi-dev
+	libasmjit-dev
 	lld
+	llvm-14-dev
 	make
 	mandoc
 	pahole
@@ -21,6 +23,7 @@ packages="
 	python3
 	python3-pip
 	qemu-system-x86
+	strace
 	util-linux
 	xz-utils
 	zstd
