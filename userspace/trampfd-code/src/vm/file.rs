@@ -283,7 +283,7 @@ impl CodeFile {
     }
 
     /// The descriptor that a view with `access` is made through.
-    pub(super) fn fd(&self, access: Access) -> Result<BorrowedFd<'_>, Error> {
+    pub(crate) fn fd(&self, access: Access) -> Result<BorrowedFd<'_>, Error> {
         match (access, &self.read) {
             (Access::Read | Access::Execute, Some(read)) => Ok(read.as_fd()),
             _ => self.write.get(),
