@@ -1,1 +1,0 @@
-//! Memory for compilers that write where the code will run.
