@@ -49,6 +49,20 @@ pub fn run(rounds: usize, operations: usize, lanes: &mut [Lane]) -> Times {
     Times { lanes: lanes.iter_mut().map(|lane| std::mem::take(&mut lane.times)).collect() }
 }
 
+/// As [`run`], where each lane takes its own time and returns nanoseconds an operation.
+pub fn turns(rounds: usize, lanes: &mut [Box<dyn FnMut() -> f64 + '_>]) -> Times {
+    let mut times = vec![Vec::new(); lanes.len()];
+    for round in 0..rounds + rounds / 10 {
+        for (lane, times) in lanes.iter_mut().zip(&mut times) {
+            let took = lane();
+            if round >= rounds / 10 {
+                times.push(took);
+            }
+        }
+    }
+    Times { lanes: times }
+}
+
 impl Times {
     /// The median of a lane.
     pub fn median(&self, lane: usize) -> f64 {

@@ -12,6 +12,9 @@
 mod arch;
 mod call;
 mod clock;
+mod code_alloc;
+mod code_asmjit;
+mod code_install;
 mod dynamic;
 mod ffi;
 mod kinds;
@@ -97,6 +100,7 @@ fn child(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ["threads"] => threads::ratios(),
         ["dynamic-many", word, count] => dynamic::many(word, count.parse()?)?,
         ["dynamic-threads", word, how] => dynamic::ratio(word, how)?,
+        ["code-install", how] => code_install::run(how)?,
         ["calls", what] => service::calls(what)?,
         ["fork"] => service::fork()?,
         ["set"] => service::set()?,
@@ -120,7 +124,7 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }
     }
     let service = || service::rows(&vm);
-    let groups: [(&str, &dyn Fn() -> Vec<Row>); 12] = [
+    let groups: [(&str, &dyn Fn() -> Vec<Row>); 14] = [
         ("call", &call::hot),
         ("look-up", &call::looking_up),
         ("many", &call::many),
@@ -132,6 +136,8 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ("dynamic-memory", &dynamic::memory),
         ("dynamic-threads", &dynamic::threads),
         ("nested", &nested::rows),
+        ("code-alloc", &code_alloc::rows),
+        ("code-threads", &code_install::rows),
         ("kernel", &service),
     ];
     let mut rows = Vec::new();

@@ -12,6 +12,7 @@ const ARROWS: &[Crate] = &[
     Crate { name: "trampfd-text", may_use: &[], others: false },
     Crate { name: "trampfd", may_use: &["trampfd-text", "trampfd-sys", "libc"], others: false },
     Crate { name: "trampfd-ffi", may_use: &["trampfd", "libc", "libffi-sys"], others: false },
+    Crate { name: "trampfd-code", may_use: &["blake3", "libc", "object", "rustix"], others: false },
     Crate { name: "trampfd-nested", may_use: &["trampfd-text", "libc"], others: false },
     Crate { name: "trampfd-capi", may_use: &["trampfd", "trampfd-nested"], others: false },
     Crate {
@@ -21,7 +22,7 @@ const ARROWS: &[Crate] = &[
     },
     Crate {
         name: "trampfd-bench",
-        may_use: &["trampfd", "trampfd-text", "trampfd-sys", "vm-fetch"],
+        may_use: &["trampfd", "trampfd-code", "trampfd-text", "trampfd-sys", "vm-fetch"],
         others: true,
     },
     Crate { name: "trampfd-host", may_use: &["vm-fetch"], others: true },
