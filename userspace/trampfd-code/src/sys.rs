@@ -182,6 +182,21 @@ pub(crate) unsafe fn wipe_in_children(counts: &Counts, ptr: *mut u8, len: usize)
     Ok(unsafe { mm::madvise(ptr.cast(), len, Advice::LinuxWipeOnFork) }?)
 }
 
+/// Touching one of these pages never takes the memory of a huge page. Without huge pages in the
+/// kernel that is so anyhow.
+///
+/// # Safety
+///
+/// The pages are the caller's.
+pub(crate) unsafe fn small_pages(counts: &Counts, ptr: *mut u8, len: usize) -> io::Result<()> {
+    counts.call();
+    // SAFETY: the caller's contract.
+    match unsafe { mm::madvise(ptr.cast(), len, Advice::LinuxNoHugepage) } {
+        Err(rustix::io::Errno::INVAL) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 /// Private pages become empty, and their memory is given back.
 ///
 /// # Safety
@@ -293,6 +308,56 @@ pub(crate) fn write_at(
 pub(crate) fn seal_file(counts: &Counts, fd: BorrowedFd<'_>, seals: SealFlags) -> io::Result<()> {
     counts.call();
     Ok(fs::fcntl_add_seals(fd, seals)?)
+}
+
+/// What PR_SET_MDWE has set for this process (Linux 6.3).
+pub(crate) fn mdwe(counts: &Counts) -> io::Result<u32> {
+    const PR_GET_MDWE: libc::c_int = 66;
+    counts.call();
+    // SAFETY: returns a number, and does nothing else.
+    let ret = unsafe { libc::prctl(PR_GET_MDWE, 0, 0, 0, 0) };
+    u32::try_from(ret).map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether seccomp and security modules let a page be mapped writable and executable, without
+/// mapping one: where `taken` is mapped already, all they have to say is said before the kernel
+/// finds that there is no room. What PR_SET_MDWE says comes later, and is not asked.
+///
+/// # Safety
+///
+/// `taken` is mapped.
+pub(crate) unsafe fn ask_for_writable_code(counts: &Counts, taken: *mut u8) -> io::Result<()> {
+    counts.call();
+    let len = page_size();
+    let prot = ProtFlags::READ | ProtFlags::WRITE | ProtFlags::EXEC;
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
+    // SAFETY: nothing is replaced.
+    match unsafe { mm::mmap_anonymous(taken.cast(), len, prot, flags) } {
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(page) => {
+            // Linux before 4.17 takes the address for a hint.
+            // SAFETY: a new page, which nobody knows.
+            unsafe { unmap(counts, page.cast(), len) }
+        }
+    }
+}
+
+/// The first bytes of a file of the kernel's, at most 4 KiB.
+pub(crate) fn read_text(counts: &Counts, path: &Path) -> io::Result<String> {
+    let file = open_readable(counts, path)?;
+    let mut bytes = [0; 4096];
+    let mut len = 0;
+    while len < bytes.len() {
+        counts.call();
+        match rustix::io::read(&file, &mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 
 /// The path under which a descriptor of this process can be opened once more.

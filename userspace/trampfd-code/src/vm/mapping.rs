@@ -160,6 +160,18 @@ impl Mapping {
         Ok(())
     }
 
+    /// Private memory that is mapped now is had page by page, also where the system prefers huge
+    /// pages: for memory of which little is touched, or parts are replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`].
+    pub fn use_small_pages(&self) -> Result<(), Error> {
+        // SAFETY: pages of this mapping, by its invariant.
+        unsafe { sys::small_pages(self.meter.counts(), self.ptr, self.len) }
+            .map_err(Error::system("asking for small pages"))
+    }
+
     /// Empties private memory of the mapping and gives it back.
     ///
     /// # Safety
