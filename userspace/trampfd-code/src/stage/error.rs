@@ -17,7 +17,7 @@ pub enum Error {
         /// Bytes.
         len: usize,
     },
-    /// An alignment that is no power of two, or greater than a page.
+    /// An alignment that is no power of two.
     Alignment(usize),
     /// More bytes than lie within reach of each other.
     TooLarge(usize),
@@ -31,7 +31,7 @@ impl fmt::Display for Error {
                 write!(f, "{len} bytes at {address:#x} are no whole pages")
             }
             Error::Alignment(align) => {
-                write!(f, "{align} is no alignment: no power of two, or more than a page")
+                write!(f, "{align} is no alignment: no power of two")
             }
             Error::TooLarge(len) => write!(f, "{len} bytes are too many"),
         }
