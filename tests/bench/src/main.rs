@@ -15,6 +15,7 @@ mod clock;
 mod code_alloc;
 mod code_asmjit;
 mod code_install;
+mod code_pool;
 mod dynamic;
 mod ffi;
 mod kinds;
@@ -124,7 +125,7 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }
     }
     let service = || service::rows(&vm);
-    let groups: [(&str, &dyn Fn() -> Vec<Row>); 14] = [
+    let groups: [(&str, &dyn Fn() -> Vec<Row>); 15] = [
         ("call", &call::hot),
         ("look-up", &call::looking_up),
         ("many", &call::many),
@@ -137,6 +138,7 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ("dynamic-threads", &dynamic::threads),
         ("nested", &nested::rows),
         ("code-alloc", &code_alloc::rows),
+        ("code-pool", &code_pool::rows),
         ("code-threads", &code_install::rows),
         ("kernel", &service),
     ];
