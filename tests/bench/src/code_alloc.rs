@@ -1,6 +1,6 @@
 //! Blocks of code from an allocator, beside AsmJit's with two mappings.
 
-use crate::clock;
+use crate::clock::{self, Times};
 use crate::code_asmjit::Asmjit;
 use crate::table::{Row, Target};
 
@@ -8,6 +8,8 @@ const SIZES: [usize; 3] = [64, 256, 4096];
 const ROUNDS: usize = 200;
 /// Blocks of one batch.
 const BATCH: usize = 4_096;
+/// Blocks of one batch of each of several threads: long beside what starting them together takes.
+const BATCH_OF_THREADS: usize = 20_480;
 /// Blocks of one batch that are replaced.
 const REPLACED: usize = 20_000;
 /// Blocks at once, where they are not freed one by one.
@@ -26,10 +28,12 @@ impl<'a> Lanes<'a> {
         self.lanes.push(Box::new(lane));
     }
 
-    fn run(mut self) -> Vec<Row> {
+    /// The medians, and the times behind them.
+    fn run(mut self) -> (Vec<Row>, Times) {
         let times = clock::turns(ROUNDS, &mut self.lanes);
         let rows = self.rows.into_iter().enumerate();
-        rows.map(|(n, (name, target))| Row::new(name, times.median(n), "ns", target)).collect()
+        let row = |(n, (name, target))| Row::new(name, times.median(n), "ns", target);
+        (rows.map(row).collect(), times)
     }
 }
 
@@ -49,7 +53,7 @@ pub fn rows() -> Vec<Row> {
     }
     let name = "code: replace one of 10,000 live blocks: AsmJit".to_owned();
     lanes.add(name, Target::None, || asmjit.ask(&task, 1)[0]);
-    let mut rows = lanes.run();
+    let (mut rows, _) = lanes.run();
 
     let [used, reserved, side] = asmjit.ask("memory", 3)[..] else { unreachable!() };
     let memory = |what: &str, value, unit| {
@@ -57,5 +61,22 @@ pub fn rows() -> Vec<Row> {
     };
     rows.push(memory("used of reserved", used / reserved * 100.0, "%"));
     rows.push(memory("side data", side, "B"));
+    rows
+}
+
+/// Two threads that share an allocator, each on its own processor.
+pub fn threads() -> Vec<Row> {
+    let asmjit = Asmjit::start();
+    let mut lanes = Lanes::default();
+    for size in SIZES {
+        for threads in [1, 2] {
+            let task = format!("pairs {threads} {size} 1 {BATCH_OF_THREADS}");
+            let name =
+                format!("code: alloc + write + free of {size} B, {threads} threads, each: AsmJit");
+            let asmjit = &asmjit;
+            lanes.add(name, Target::None, move || asmjit.ask(&task, 1)[0]);
+        }
+    }
+    let (rows, _) = lanes.run();
     rows
 }

@@ -125,7 +125,7 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }
     }
     let service = || service::rows(&vm);
-    let groups: [(&str, &dyn Fn() -> Vec<Row>); 15] = [
+    let groups: [(&str, &dyn Fn() -> Vec<Row>); 16] = [
         ("call", &call::hot),
         ("look-up", &call::looking_up),
         ("many", &call::many),
@@ -139,7 +139,8 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ("nested", &nested::rows),
         ("code-alloc", &code_alloc::rows),
         ("code-pool", &code_pool::rows),
-        ("code-threads", &code_install::rows),
+        ("code-threads", &code_alloc::threads),
+        ("code-install-threads", &code_install::rows),
         ("kernel", &service),
     ];
     let mut rows = Vec::new();
