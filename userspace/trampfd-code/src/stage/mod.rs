@@ -54,14 +54,12 @@ const REACH: usize = 1 << 30;
 ///
 /// let mut stage = Stage::new(Options::default())?;
 /// let code = stage.allocate(Kind::Code, 6, 16)?;
-/// # #[cfg(target_arch = "x86_64")]
-/// // SAFETY: six bytes of ours to write; then six bytes of code: mov eax, 42; ret.
+/// // SAFETY: six bytes of ours to write; then code, of x86-64: mov eax, 42; ret.
 /// let answer = unsafe {
 ///     code.copy_from_nonoverlapping([0xb8, 42, 0, 0, 0, 0xc3].as_ptr(), 6);
 ///     stage.finalise()?;
 ///     std::mem::transmute::<*mut u8, extern "C" fn() -> i32>(code)()
 /// };
-/// # #[cfg(target_arch = "x86_64")]
 /// assert_eq!(answer, 42);
 /// # Ok::<(), trampfd_code::stage::Error>(())
 /// ```
@@ -153,6 +151,13 @@ impl Stage {
     /// What was asked of the kernel until now.
     pub fn stats(&self) -> Stats {
         self.meter.stats()
+    }
+
+    /// Everything stays where it is until the process ends: for compilers that cannot say when
+    /// their code is not used any more. No descriptor stays open. What is staged never becomes
+    /// final.
+    pub fn leak(self) {
+        self.spans.into_iter().for_each(Span::leak);
     }
 
     /// In reach of all that there is, and where the caller wants it.

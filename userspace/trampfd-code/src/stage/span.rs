@@ -92,6 +92,10 @@ impl Span {
         self.map.ptr() as usize
     }
 
+    pub(super) fn leak(self) {
+        std::mem::forget(self.map);
+    }
+
     pub(super) fn take(&mut self, kind: Kind, len: usize, align: usize) -> Option<*mut u8> {
         let base = self.base();
         let area = match kind {

@@ -1,0 +1,488 @@
+//! Memory that is written where it will be used.
+
+use std::ops::Range;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, io, mem, ptr};
+
+use trampfd_code::stage::{Error, Kind, Stage, publish_in_place, unpublish_in_place};
+use trampfd_code::vm::{self, Meter, Options, Place, page_size};
+
+#[path = "stage/arch/x86_64.rs"]
+mod machine;
+
+type Function = extern "C" fn() -> i32;
+
+fn function(ptr: *mut u8) -> Function {
+    // SAFETY: what tests put there is a function.
+    unsafe { mem::transmute::<*mut u8, Function>(ptr) }
+}
+
+fn write(at: *mut u8, bytes: &[u8]) {
+    // SAFETY: tests write to what they have allocated.
+    unsafe { at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+}
+
+/// A function that returns `value`, staged.
+fn stage_answer(stage: &mut Stage, value: i32) -> *mut u8 {
+    let code = stage.allocate(Kind::Code, machine::ANSWER, 16).unwrap();
+    write(code, &machine::answer(value));
+    code
+}
+
+/// A row of /proc/self/maps.
+struct Row {
+    range: Range<usize>,
+    access: String,
+}
+
+fn rows() -> Vec<Row> {
+    let parse = |line: &str| {
+        let (range, rest) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        Row { range: number(start)..number(end), access: rest[..4].into() }
+    };
+    fs::read_to_string("/proc/self/maps").unwrap().lines().map(parse).collect()
+}
+
+/// How the page at `ptr` is mapped: "r-xs", for instance.
+fn access(ptr: *mut u8) -> String {
+    let row = rows().into_iter().find(|row| row.range.contains(&(ptr as usize)));
+    row.map_or("none".into(), |row| row.access)
+}
+
+fn protect(ptr: *mut u8, prot: i32) -> io::Result<()> {
+    let page = (ptr as usize & !(page_size() - 1)) as *mut libc::c_void;
+    // SAFETY: tests ask for what must be refused, or for their own pages.
+    let ret = unsafe { libc::mprotect(page, page_size(), prot) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs `body` in a process of its own, which runs nothing but the test `name`.
+fn alone(name: &str, body: impl FnOnce()) {
+    const CHILD: &str = "TRAMPFD_STAGE_TEST";
+    if std::env::var(CHILD).is_ok_and(|test| test == name) {
+        body();
+        return;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", name]).env(CHILD, name).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{text}{errors}", output.status);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+/// From now on what was writable cannot be made executable in this process; seen to be so.
+fn refuse_exec_gain() {
+    const PR_SET_MDWE: i32 = 65;
+    // SAFETY: takes rights away, nothing else.
+    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0, "PR_SET_MDWE (Linux 6.3)");
+    let page = anonymous(page_size());
+    write(page, &machine::answer(1));
+    assert_eq!(
+        protect(page, libc::PROT_READ | libc::PROT_EXEC).unwrap_err().raw_os_error(),
+        Some(libc::EACCES)
+    );
+}
+
+fn anonymous(len: usize) -> *mut u8 {
+    let (prot, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: new pages.
+    let page = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, -1, 0) };
+    assert_ne!(page, libc::MAP_FAILED);
+    page.cast()
+}
+
+/// A function with its constant and its variable, finalised: 40 + 2, then 40 + 3.
+fn code_and_data(stage: &mut Stage) {
+    let constant = stage.allocate(Kind::ReadOnly, 4, 4).unwrap();
+    let variable = stage.allocate(Kind::ReadWrite, 4, 4).unwrap();
+    let code = stage.allocate(Kind::Code, machine::SUM, 16).unwrap();
+    let bump = stage.allocate(Kind::Code, machine::BUMP, 16).unwrap();
+    write(constant, &40_i32.to_le_bytes());
+    write(variable, &2_i32.to_le_bytes());
+    let (at, one, other) = (code as usize, constant as usize, variable as usize);
+    write(code, &machine::sum(at, one, other).expect("in reach"));
+    write(bump, &machine::bump(bump as usize, other).expect("in reach"));
+    stage.finalise().unwrap();
+    assert_eq!(function(code)(), 42);
+    function(bump)();
+    assert_eq!(function(code)(), 43);
+    assert_eq!(access(code), "r-xs");
+    assert_eq!(access(constant), "r--p");
+    assert_eq!(access(variable), "rw-p");
+}
+
+#[test]
+fn code_runs_where_it_was_written_with_its_data() {
+    let mut stage = Stage::new(Options::default()).unwrap();
+    code_and_data(&mut stage);
+    code_and_data(&mut stage);
+}
+
+#[test]
+fn code_runs_where_memory_that_was_writable_may_not() {
+    alone("code_runs_where_memory_that_was_writable_may_not", || {
+        refuse_exec_gain();
+        let mut stage = Stage::new(Options::default()).unwrap();
+        code_and_data(&mut stage);
+        code_and_data(&mut stage);
+    });
+}
+
+#[test]
+fn a_set_takes_three_system_calls_and_no_mapping_of_its_own() {
+    let room = 4 << 20;
+    let mut stage = Stage::with_room(Options::default(), room).unwrap();
+    let mut functions = Vec::new();
+    let mut base = 0;
+    for i in 0..100 {
+        let before = stage.stats();
+        let code = stage_answer(&mut stage, i);
+        let data = stage.allocate(Kind::ReadOnly, 300, 8).unwrap();
+        stage.allocate(Kind::ReadWrite, 200, 8).unwrap();
+        write(data, &[1; 300]);
+        stage.finalise().unwrap();
+        if functions.is_empty() {
+            base = code as usize;
+        } else {
+            assert_eq!(stage.stats().system_calls - before.system_calls, 3);
+            assert_eq!(stage.stats().mappings, before.mappings);
+        }
+        functions.push(function(code));
+        // R-X and staged code, constants, staged and writable data.
+        let ours = |row: &&Row| row.range.end > base && row.range.start < base + room;
+        let rows = rows();
+        let ours: Vec<&Row> = rows.iter().filter(ours).collect();
+        let accesses: Vec<&str> = ours.iter().map(|row| row.access.as_str()).collect();
+        assert_eq!(accesses, ["r-xs", "rw-p", "r--p", "rw-p"]);
+    }
+    for (i, function) in functions.iter().enumerate() {
+        assert_eq!(function(), i as i32);
+    }
+}
+
+#[test]
+fn a_set_without_anything_new_costs_nothing() {
+    let mut stage = Stage::new(Options::default()).unwrap();
+    stage_answer(&mut stage, 1);
+    stage.finalise().unwrap();
+    let before = stage.stats();
+    stage.allocate(Kind::ReadWrite, 100, 8).unwrap();
+    stage.finalise().unwrap();
+    assert_eq!(stage.stats(), before);
+}
+
+#[test]
+fn nothing_is_ever_writable_and_executable() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let watcher = std::thread::spawn(|| {
+        let mut looks = 0;
+        while !DONE.load(Ordering::Relaxed) || looks == 0 {
+            for row in rows() {
+                assert!(!row.access.starts_with("rwx"), "{:x?} {}", row.range, row.access);
+            }
+            looks += 1;
+        }
+    });
+    for _ in 0..20 {
+        let mut stage = Stage::with_room(Options::default(), 1 << 20).unwrap();
+        (0..20).for_each(|_| code_and_data(&mut stage));
+    }
+    DONE.store(true, Ordering::Relaxed);
+    watcher.join().unwrap();
+}
+
+#[test]
+fn code_cannot_be_made_writable() {
+    let mut stage = Stage::new(Options::default()).unwrap();
+    let code = stage_answer(&mut stage, 5);
+    stage.finalise().unwrap();
+    for prot in [libc::PROT_WRITE, libc::PROT_WRITE | libc::PROT_EXEC] {
+        let error = protect(code, libc::PROT_READ | prot).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    }
+    let memory = fs::OpenOptions::new().write(true).open("/proc/self/mem").unwrap();
+    std::os::unix::fs::FileExt::write_at(&memory, &machine::answer(6), code as u64).unwrap_err();
+    assert_eq!(function(code)(), 5);
+}
+
+#[test]
+fn threads_run_code_while_more_is_finalised() {
+    let mut stage = Stage::new(Options::default()).unwrap();
+    let code = stage_answer(&mut stage, 7);
+    stage.finalise().unwrap();
+    let first = function(code);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let runner = scope.spawn(|| {
+            let mut calls = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(first(), 7);
+                calls += 1;
+            }
+            calls
+        });
+        for i in 0..1000 {
+            let code = stage_answer(&mut stage, i);
+            stage.finalise().unwrap();
+            assert_eq!(function(code)(), i);
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(runner.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn what_was_staged_is_given_back() {
+    let mut stage = Stage::new(Options::default()).unwrap();
+    let len = 1 << 20;
+    let code = stage.allocate(Kind::Code, len, 16).unwrap();
+    write(code, &vec![0x90; len]);
+    assert!(private_memory(code) >= len);
+    stage.finalise().unwrap();
+    assert_eq!(private_memory(code), 0);
+}
+
+/// Bytes of private memory in the mapping at `ptr`.
+fn private_memory(ptr: *mut u8) -> usize {
+    let text = fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = text.lines().skip_while(|line| {
+        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let range = range.and_then(|(start, end)| Some(number(start)?..number(end)?));
+        !range.is_some_and(|range| range.contains(&(ptr as usize)))
+    });
+    let line = lines.find_map(|line| line.strip_prefix("Anonymous:")).expect("a row for it");
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn when_a_reservation_is_full_the_next_is_in_reach() {
+    let mut stage = Stage::with_room(Options::default(), 64 << 10).unwrap();
+    let constant = stage.allocate(Kind::ReadOnly, 4, 4).unwrap();
+    write(constant, &40_i32.to_le_bytes());
+    let mut sums = Vec::new();
+    for i in 0..300 {
+        let variable = stage.allocate(Kind::ReadWrite, 1000, 64).unwrap();
+        write(variable, &i32::to_le_bytes(i));
+        let code = stage.allocate(Kind::Code, 1000, 64).unwrap();
+        let bytes = machine::sum(code as usize, constant as usize, variable as usize);
+        write(code, &bytes.expect("in reach"));
+        sums.push(function(code));
+        if i % 7 == 0 {
+            stage.finalise().unwrap();
+        }
+    }
+    // More than any reservation has room for.
+    let large = stage.allocate(Kind::Code, 1 << 20, 1 << 16).unwrap();
+    assert_eq!(large as usize % (1 << 16), 0);
+    assert!((large as usize).abs_diff(constant as usize) < 1 << 31);
+    write(large, &machine::answer(9));
+    stage.finalise().unwrap();
+    assert_eq!(function(large)(), 9);
+    for (i, sum) in sums.iter().enumerate() {
+        assert_eq!(sum(), 40 + i as i32);
+    }
+}
+
+#[test]
+fn memory_lies_where_it_is_asked_to() {
+    let mut options = Options::default();
+    options.place = Place::Near { address: 1 << 30, within: 1 << 30 };
+    let mut stage = Stage::with_room(options, 1 << 20).unwrap();
+    for _ in 0..40 {
+        for kind in [Kind::Code, Kind::ReadOnly, Kind::ReadWrite] {
+            let ptr = stage.allocate(kind, 100_000, 16).unwrap();
+            assert!(ptr as usize + 100_000 <= 1 << 31);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_had_is_an_error() {
+    let mut stage = Stage::with_room(Options::default(), 1 << 20).unwrap();
+    for align in [0, 3, usize::MAX] {
+        let error = stage.allocate(Kind::Code, 1, align).unwrap_err();
+        assert!(matches!(error, Error::Alignment(n) if n == align), "{error}");
+    }
+    for len in [usize::MAX, isize::MAX as usize, 1 << 30, usize::MAX - page_size()] {
+        for kind in [Kind::Code, Kind::ReadOnly, Kind::ReadWrite] {
+            let error = stage.allocate(kind, len, 16).unwrap_err();
+            assert!(matches!(error, Error::TooLarge(n) if n == len), "{error}");
+        }
+    }
+    let error = stage.allocate(Kind::Code, 1, 1 << 63).unwrap_err();
+    assert!(matches!(error, Error::TooLarge(1)), "{error}");
+    for room in [usize::MAX, 1 << 40] {
+        assert!(Stage::with_room(Options::default(), room).is_err());
+    }
+    let mut options = Options::default();
+    options.sources.clear();
+    let error = Stage::new(options).unwrap_err();
+    assert!(matches!(error, Error::Memory(vm::Error::NoExecutableMemory(_))), "{error}");
+    assert!(std::error::Error::source(&error).is_some());
+    // None of it harms what follows; nothing is asked of an empty request but an address.
+    let (one, other) =
+        (stage.allocate(Kind::Code, 0, 1).unwrap(), stage.allocate(Kind::Code, 0, 1).unwrap());
+    assert_ne!(one, other);
+    code_and_data(&mut stage);
+}
+
+#[test]
+fn what_could_not_be_finalised_can_be_later() {
+    alone("what_could_not_be_finalised_can_be_later", || {
+        let limit = |bytes| {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+            // SAFETY: a limit on what this process writes to files.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
+        };
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        let mut stage = Stage::new(Options::default()).unwrap();
+        let code = stage_answer(&mut stage, 11);
+        limit(0);
+        let error = stage.finalise().unwrap_err();
+        assert!(matches!(error, Error::Memory(vm::Error::System { .. })), "{error}");
+        assert_eq!(access(code), "rw-p");
+        write(code, &machine::answer(12));
+        limit(libc::RLIM_INFINITY);
+        stage.finalise().unwrap();
+        assert_eq!(function(code)(), 12);
+    });
+}
+
+#[test]
+fn a_stage_gives_back_all_it_took() {
+    alone("a_stage_gives_back_all_it_took", || {
+        let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+        // What is made once stays.
+        drop(Stage::new(Options::default()).unwrap());
+        let before = descriptors();
+        let mut stage = Stage::with_room(Options::default(), 64 << 10).unwrap();
+        let mut all = Vec::new();
+        for i in 0..100 {
+            stage.allocate(Kind::ReadWrite, 1000, 8).unwrap();
+            all.push(stage_answer(&mut stage, i));
+            stage.finalise().unwrap();
+        }
+        assert!(descriptors() > before);
+        drop(stage);
+        assert_eq!(descriptors(), before);
+        for code in all {
+            assert_eq!(access(code), "none");
+        }
+    });
+}
+
+#[test]
+fn what_is_leaked_stays_and_cannot_be_written() {
+    alone("what_is_leaked_stays_and_cannot_be_written", || {
+        let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+        drop(Stage::new(Options::default()).unwrap());
+        let before = descriptors();
+        let mut stage = Stage::new(Options::default()).unwrap();
+        let code = stage_answer(&mut stage, 13);
+        stage.finalise().unwrap();
+        stage.leak();
+        assert_eq!(descriptors(), before);
+        assert_eq!(function(code)(), 13);
+        protect(code, libc::PROT_WRITE).unwrap_err();
+    });
+}
+
+#[test]
+fn a_child_of_fork_has_code_of_its_own() {
+    alone("a_child_of_fork_has_code_of_its_own", || {
+        let mut stage = Stage::new(Options::default()).unwrap();
+        let old = stage_answer(&mut stage, 1);
+        stage.finalise().unwrap();
+        let staged = stage_answer(&mut stage, 2);
+        // SAFETY: the other thread of this process waits for this one.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            // Not the parent's copy of it.
+            write(staged, &machine::answer(20));
+            let fine = stage.finalise().is_ok()
+                && function(old)() == 1
+                && function(staged)() == 20
+                && protect(staged, libc::PROT_WRITE).is_err();
+            let more = stage_answer(&mut stage, 30);
+            let fine = fine && stage.finalise().is_ok() && function(more)() == 30;
+            drop(stage);
+            // SAFETY: the child is done.
+            unsafe { libc::_exit(if fine { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: a child of this process.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        stage.finalise().unwrap();
+        assert_eq!((function(old)(), function(staged)()), (1, 2));
+    });
+}
+
+#[test]
+fn memory_of_somebody_else_becomes_code_and_memory_again() {
+    let page = page_size();
+    let all = anonymous(3 * page);
+    let code = all.wrapping_add(page);
+    write(all, &vec![3; 3 * page]);
+    write(code, &machine::answer(14));
+    let meter = Meter::new();
+    // SAFETY: a page of ours.
+    unsafe { publish_in_place(code, page, &Options::default(), &meter) }.unwrap();
+    assert_eq!(function(code)(), 14);
+    assert_eq!(access(code), "r-xs");
+    protect(code, libc::PROT_READ | libc::PROT_WRITE).unwrap_err();
+    // SAFETY: as above; nothing runs there now.
+    unsafe { unpublish_in_place(code, page, &meter) }.unwrap();
+    assert_eq!(access(code), "rw-p");
+    write(code.wrapping_add(1), &15_i32.to_le_bytes());
+    // SAFETY: as above.
+    unsafe { publish_in_place(code, page, &Options::default(), &meter) }.unwrap();
+    assert_eq!(function(code)(), 15);
+    // SAFETY: as above; pages beside it are as they were.
+    unsafe {
+        for beside in [all, all.wrapping_add(2 * page)] {
+            assert!(std::slice::from_raw_parts(beside, page).iter().all(|&byte| byte == 3));
+        }
+        libc::munmap(all.cast(), 3 * page);
+    }
+}
+
+#[test]
+fn memory_of_somebody_else_becomes_code_where_what_was_writable_may_not() {
+    alone("memory_of_somebody_else_becomes_code_where_what_was_writable_may_not", || {
+        refuse_exec_gain();
+        memory_of_somebody_else_becomes_code_and_memory_again();
+    });
+}
+
+#[test]
+fn parts_of_pages_do_not_become_code() {
+    let page = page_size();
+    let all = anonymous(2 * page);
+    let (meter, options) = (Meter::new(), Options::default());
+    for (ptr, len) in [
+        (all.wrapping_add(16), page),
+        (all, page + 1),
+        (all, 0),
+        (ptr::null_mut(), page),
+        (all, usize::MAX & !(page - 1)),
+    ] {
+        // SAFETY: refused; else pages of ours.
+        unsafe {
+            let error = publish_in_place(ptr, len, &options, &meter).unwrap_err();
+            assert!(matches!(error, Error::NotPages { .. }), "{error}");
+            let error = unpublish_in_place(ptr, len, &meter).unwrap_err();
+            assert!(matches!(error, Error::NotPages { .. }), "{error}");
+        }
+    }
+    assert_eq!(meter.stats().system_calls, 0);
+    assert_eq!(access(all), "rw-p");
+}
