@@ -297,13 +297,13 @@ impl CodeFile {
 }
 
 /// The descriptors of a file whose pages were seen to be executable.
-struct Opened {
+pub(super) struct Opened {
     write: OwnedFd,
-    read: Option<OwnedFd>,
+    pub(super) read: Option<OwnedFd>,
 }
 
 impl Opened {
-    fn new(source: &Source, len: usize, meter: &Meter) -> Result<Opened, Attempt> {
+    pub(super) fn new(source: &Source, len: usize, meter: &Meter) -> Result<Opened, Attempt> {
         let counts = meter.counts();
         let failed = |step| move |error| Attempt { source: source.clone(), step, error };
         let kind = match source {
@@ -351,7 +351,7 @@ fn same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>, meter: &Meter) -> io::R
 }
 
 /// A new file in `folder` that has no name any more: to write, and to read only.
-fn unlinked(folder: &Path, meter: &Meter) -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn unlinked(folder: &Path, meter: &Meter) -> io::Result<(OwnedFd, OwnedFd)> {
     static SEED: OnceLock<std::hash::RandomState> = OnceLock::new();
     let counts = meter.counts();
     let mut last = io::ErrorKind::AlreadyExists.into();

@@ -9,6 +9,7 @@
 
 mod error;
 mod file;
+mod hardened;
 mod mapping;
 mod process;
 mod region;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use error::{Attempt, Error};
 pub use file::CodeFile;
+pub use hardened::{Fact, Report, State, Subject, report};
 pub use mapping::Mapping;
 pub(crate) use process::token;
 pub use region::Region;
