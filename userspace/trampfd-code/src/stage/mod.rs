@@ -153,6 +153,11 @@ impl Stage {
         self.meter.stats()
     }
 
+    /// What counts it: for who gives the stage away.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Everything stays where it is until the process ends: for compilers that cannot say when
     /// their code is not used any more. No descriptor stays open. What is staged never becomes
     /// final.
