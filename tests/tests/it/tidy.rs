@@ -18,6 +18,7 @@ const ARROWS: &[Crate] = &[
         may_use: &["trampfd-code", "cranelift-jit", "cranelift-module"],
         others: false,
     },
+    Crate { name: "trampfd-code-llvm", may_use: &["trampfd-code", "llvm-sys"], others: false },
     Crate { name: "trampfd-nested", may_use: &["trampfd-text", "libc"], others: false },
     Crate { name: "trampfd-capi", may_use: &["trampfd", "trampfd-nested"], others: false },
     Crate {
@@ -51,6 +52,7 @@ const UNSAFE: &[&str] = &[
     "trampolines/src/table.rs",
     "userspace/trampfd-capi/src/",
     "userspace/trampfd-code/adapters/cranelift/",
+    "userspace/trampfd-code/adapters/llvm/",
     "userspace/trampfd-code/src/stage/in_place.rs",
     "userspace/trampfd-code/src/stage/span.rs",
     "userspace/trampfd-code/tests/",
