@@ -99,7 +99,7 @@ impl CodeFile {
     }
 
     fn with(
-        write: OwnedFd,
+        write: WriteFd,
         read: Option<OwnedFd>,
         len: usize,
         source: &Source,
@@ -108,7 +108,7 @@ impl CodeFile {
     ) -> Result<CodeFile, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut file = CodeFile {
-            write: WriteFd::new(write),
+            write,
             read,
             alias: None,
             withdrawn: AtomicBool::new(false),
@@ -298,7 +298,7 @@ impl CodeFile {
 
 /// The descriptors of a file whose pages were seen to be executable.
 pub(super) struct Opened {
-    write: OwnedFd,
+    write: WriteFd,
     pub(super) read: Option<OwnedFd>,
 }
 
@@ -319,14 +319,14 @@ impl Opened {
             }
             (kind, _) => {
                 let kind = kind.unwrap_or(MemfdKind::Plain);
-                let write = sys::memfd(counts, c"trampfd-code", kind).map_err(failed("create"))?;
-                (write, None)
+                let make = || sys::memfd(counts, c"trampfd-code", kind);
+                (WriteFd::new(make).map_err(failed("create"))?, None)
             }
         };
-        sys::set_len(counts, write.as_fd(), len as u64).map_err(failed("size"))?;
+        sys::set_len(counts, write.as_made(), len as u64).map_err(failed("size"))?;
         // A memfd has no path but this one.
-        let read = read.or_else(|| again(write.as_fd(), meter));
-        let seen = read.as_ref().unwrap_or(&write).as_fd();
+        let read = read.or_else(|| again(write.as_made(), meter));
+        let seen = read.as_ref().map_or(write.as_made(), OwnedFd::as_fd);
         // SAFETY: pages that nothing knows of.
         unsafe {
             let page = page_size();
@@ -351,7 +351,7 @@ fn same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>, meter: &Meter) -> io::R
 }
 
 /// A new file in `folder` that has no name any more: to write, and to read only.
-pub(super) fn unlinked(folder: &Path, meter: &Meter) -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn unlinked(folder: &Path, meter: &Meter) -> io::Result<(WriteFd, OwnedFd)> {
     static SEED: OnceLock<std::hash::RandomState> = OnceLock::new();
     let counts = meter.counts();
     let mut last = io::ErrorKind::AlreadyExists.into();
@@ -360,7 +360,8 @@ pub(super) fn unlinked(folder: &Path, meter: &Meter) -> io::Result<(OwnedFd, Own
         hasher.write_u64(counts.calls() ^ attempt << 48 ^ super::token() << 32);
         let name = format!(".trampfd-{}-{:016x}", std::process::id(), hasher.finish());
         let path = folder.join(name);
-        let write = match sys::create(counts, &path, FileMode::RUSR | FileMode::WUSR) {
+        let make = || sys::create(counts, &path, FileMode::RUSR | FileMode::WUSR);
+        let write = match WriteFd::new(make) {
             Ok(write) => write,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 last = e;
@@ -371,7 +372,7 @@ pub(super) fn unlinked(folder: &Path, meter: &Meter) -> io::Result<(OwnedFd, Own
         let read = sys::open_readable(counts, &path);
         sys::unlink(counts, &path)?;
         let read = read?;
-        if !same_file(write.as_fd(), read.as_fd(), meter)? {
+        if !same_file(write.as_made(), read.as_fd(), meter)? {
             return Err(io::Error::other("somebody else replaced the file"));
         }
         return Ok((write, read));

@@ -17,11 +17,11 @@ pub enum Subject {
     Mdwe,
     /// vm.memfd_noexec of the pid namespace (Linux 6.3): 2 forbids MFD_EXEC.
     MemfdNoexec,
-    /// The seccomp mode of this process: 0 none, 1 strict, 2 filters.
+    /// The seccomp mode of this thread: 0 none, 1 strict, 2 filters.
     Seccomp,
     /// Whether SELinux enforces its policy.
     Selinux,
-    /// The label under which a security module runs this process.
+    /// The label under which a security module runs this thread.
     Label,
     /// /proc can be read.
     Proc,
@@ -123,7 +123,7 @@ impl Report {
     }
 }
 
-/// Finds out what this system allows this process, by trying. What is made for that is gone when
+/// Finds out what this system allows this process, and this thread, by trying. What is made for that is gone when
 /// it returns: pages, memfds, and files which for a moment have a name in the folders of
 /// [`Source::usual`]. Nothing becomes writable and executable at any time. It takes some hundred
 /// system calls: for logs and bug reports, not for each start.
@@ -134,7 +134,7 @@ pub fn report() -> Report {
         memfd_noexec(&meter),
         seccomp(&meter),
         text(Subject::Selinux, "/sys/fs/selinux/enforce", &meter),
-        text(Subject::Label, "/proc/self/attr/current", &meter),
+        text(Subject::Label, "/proc/thread-self/attr/current", &meter),
         tried(Subject::Proc, "/proc/self/status", "read", || {
             sys::read_text(meter.counts(), Path::new("/proc/self/status")).map(drop)
         }),
@@ -188,7 +188,7 @@ fn mdwe(meter: &Meter) -> Fact {
 
 /// Not by prctl(PR_GET_SECCOMP): a filter may kill for it.
 fn seccomp(meter: &Meter) -> Fact {
-    let mut fact = text(Subject::Seccomp, "/proc/self/status", meter);
+    let mut fact = text(Subject::Seccomp, "/proc/thread-self/status", meter);
     if let State::Value(status) = &fact.state {
         let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
         fact.state = match mode {
@@ -265,7 +265,7 @@ fn file_code(folder: &Path, meter: &Meter) -> Fact {
     let mut attempt = || {
         let (write, read) = unlinked(folder, meter)?;
         step = "size";
-        sys::set_len(counts, write.as_fd(), len as u64)?;
+        sys::set_len(counts, write.as_made(), len as u64)?;
         step = "map R-X";
         let (at, prot) = (At::Anywhere, Prot::ReadExecute);
         // SAFETY: new pages that nobody else knows.

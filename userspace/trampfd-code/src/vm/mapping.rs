@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::process::without_forks;
 use super::{Access, CodeFile, Error, Meter, Place, page_size, round_to_pages, token};
 use crate::sys::{self, At, Prot};
 
@@ -101,14 +102,20 @@ impl Mapping {
         let fd = file.fd(access)?;
         let over = At::Over(self.at(at));
         let counts = self.meter.counts();
-        // SAFETY: pages of this mapping, by its invariant.
-        unsafe {
-            sys::map_file(counts, over, len, prot, true, fd, from as u64)
-                .map_err(Error::system("mapping a file for code"))?;
-            if access == Access::Write {
-                sys::keep_from_children(counts, self.at(at), len)
-                    .map_err(Error::system("keeping the alias from children"))?;
-            }
+        let map = || {
+            // SAFETY: pages of this mapping, by its invariant.
+            unsafe { sys::map_file(counts, over, len, prot, true, fd, from as u64) }
+                .map_err(Error::system("mapping a file for code"))
+        };
+        match access {
+            // A child of a fork in between would have the alias.
+            Access::Write => without_forks(|| {
+                map()?;
+                // SAFETY: as above.
+                unsafe { sys::keep_from_children(counts, self.at(at), len) }
+                    .map_err(Error::system("keeping the alias from children"))
+            })?,
+            _ => drop(map()?),
         }
         self.note(at, len, What::File(access, file.id(), from.wrapping_sub(at)));
         Ok(())

@@ -1,6 +1,7 @@
 //! Which process this is: a child of fork has its parent's memory, but must not change the
 //! parent's code.
 
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,9 +49,15 @@ pub(super) struct WriteFd {
 }
 
 impl WriteFd {
-    pub(super) fn new(fd: OwnedFd) -> WriteFd {
-        open::add(fd.as_raw_fd());
-        WriteFd { fd: ManuallyDrop::new(fd), owner: token() }
+    /// What `make` opens, before any fork can come between.
+    pub(super) fn new(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<WriteFd> {
+        let fd = open::add(make)?;
+        Ok(WriteFd { fd: ManuallyDrop::new(fd), owner: token() })
+    }
+
+    /// The descriptor, for who has just made it.
+    pub(super) fn as_made(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// The descriptor, in the process that made it.
@@ -62,21 +69,29 @@ impl WriteFd {
 impl Drop for WriteFd {
     fn drop(&mut self) {
         if self.owner == token() {
-            open::remove(self.fd.as_raw_fd());
             // SAFETY: not used after this.
-            unsafe { ManuallyDrop::drop(&mut self.fd) };
+            open::remove(unsafe { ManuallyDrop::take(&mut self.fd) });
         }
     }
+}
+
+/// Calls `act`; until it returns no thread of this process forks, except past the C library. It
+/// must not wait for other threads, panic or make a [`WriteFd`].
+pub(super) fn without_forks<T>(act: impl FnOnce() -> T) -> T {
+    open::lock();
+    let result = act();
+    open::unlock();
+    result
 }
 
 /// The numbers of all [`WriteFd`]s.
 mod open {
     use core::cell::UnsafeCell;
 
-    use super::{AtomicBool, Once, Ordering, RawFd};
+    use super::{AsRawFd, AtomicBool, Once, Ordering, OwnedFd, RawFd, io};
 
-    /// A spin lock, as the child's handler may use no other: held for a push or a search, and
-    /// over each fork.
+    /// A spin lock, as the child's handler may use no other: held for a push, a search or a few
+    /// system calls, and over each fork.
     struct Open {
         locked: AtomicBool,
         fds: UnsafeCell<Vec<RawFd>>,
@@ -87,17 +102,17 @@ mod open {
 
     static OPEN: Open = Open { locked: AtomicBool::new(false), fds: UnsafeCell::new(Vec::new()) };
 
-    fn lock() {
+    pub(super) fn lock() {
         while OPEN.locked.swap(true, Ordering::Acquire) {
             std::thread::yield_now();
         }
     }
 
-    fn unlock() {
+    pub(super) fn unlock() {
         OPEN.locked.store(false, Ordering::Release);
     }
 
-    pub(super) fn add(fd: RawFd) {
+    pub(super) fn add(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             // SAFETY: functions of this program. Without memory for it children keep
@@ -105,18 +120,23 @@ mod open {
             unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
         });
         lock();
-        // SAFETY: locked.
-        unsafe { (*OPEN.fds.get()).push(fd) };
+        let made = make();
+        if let Ok(fd) = &made {
+            // SAFETY: locked.
+            unsafe { (*OPEN.fds.get()).push(fd.as_raw_fd()) };
+        }
         unlock();
+        made
     }
 
-    pub(super) fn remove(fd: RawFd) {
+    pub(super) fn remove(fd: OwnedFd) {
         lock();
         // SAFETY: locked.
         let fds = unsafe { &mut *OPEN.fds.get() };
-        if let Some(at) = fds.iter().position(|&known| known == fd) {
+        if let Some(at) = fds.iter().position(|&known| known == fd.as_raw_fd()) {
             fds.swap_remove(at);
         }
+        drop(fd);
         unlock();
     }
 

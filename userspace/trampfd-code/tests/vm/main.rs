@@ -1,0 +1,78 @@
+//! Pages: what can be had, what cannot be done with them, and what a child of fork can do.
+//!
+//! | file | promises |
+//! |---|---|
+//! | `sources.rs` | where pages come from, whatever is forbidden |
+//! | `views.rs` | what cannot be done with them, and what is counted |
+//! | `children.rs` | that a child of fork changes nothing of its parent's |
+//! | `report.rs` | that the report says what is so |
+//! | `alone.rs` | how a test gets a process of its own, and what is forbidden there |
+
+mod alone;
+mod children;
+mod report;
+mod sources;
+mod views;
+
+use trampfd_code::vm::{Meter, Options, Region, Source, Write};
+
+/// mov $n, %eax; ret
+fn returns(n: u8) -> [u8; 6] {
+    [0xb8, n, 0, 0, 0, 0xc3]
+}
+
+fn call(code: *const u8) -> i32 {
+    // SAFETY: the tests write `returns` there before.
+    unsafe { std::mem::transmute::<*const u8, extern "C" fn() -> i32>(code)() }
+}
+
+fn options(write: Write) -> Options {
+    let mut options = Options::default();
+    options.write = write;
+    options
+}
+
+fn from(source: &Source, write: Write) -> Options {
+    let mut options = options(write);
+    options.sources = vec![source.clone()];
+    options
+}
+
+/// Pages with a function at their beginning that returns 42.
+fn region(options: &Options) -> Region {
+    let region = Region::new(8192, options, &Meter::new()).unwrap();
+    // SAFETY: nobody runs it.
+    unsafe { region.write(0, &returns(42)) }.unwrap();
+    assert_eq!(call(region.rx()), 42);
+    region
+}
+
+/// A row of /proc/self/maps.
+#[derive(Debug)]
+struct Row {
+    start: usize,
+    end: usize,
+    rights: String,
+    path: String,
+}
+
+fn rows() -> Vec<Row> {
+    let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let row = |line: &str| {
+        let mut words = line.splitn(6, ' ');
+        let (start, end) = words.next().unwrap().split_once('-').unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        let rights = words.next().unwrap().into();
+        let path = words.nth(3).unwrap_or("").trim().into();
+        Row { start: number(start), end: number(end), rights, path }
+    };
+    let rows: Vec<Row> = text.lines().map(row).collect();
+    let bad = rows.iter().find(|row| row.rights.contains("wx"));
+    assert!(bad.is_none(), "writable and executable: {bad:?}");
+    rows
+}
+
+/// The row that an address is in.
+fn row_of(address: *const u8) -> Option<Row> {
+    rows().into_iter().find(|row| (row.start..row.end).contains(&(address as usize)))
+}

@@ -1,0 +1,190 @@
+//! Where pages come from.
+
+use std::path::PathBuf;
+
+use trampfd_code::vm::{Error, Meter, Options, Region, Source, Write, page_size};
+
+use crate::alone::{alone, attempts, cover, memfds, own_mounts, refuse, strict};
+use crate::{call, from, options, region, returns, row_of};
+
+const MFD_NOEXEC_SEAL: i32 = 8;
+const MFD_EXEC: i32 = 0x10;
+
+/// A folder of the test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("trampfd-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn code_is_written_without_and_with_an_alias() {
+    for (write, alias) in [(Write::Any, false), (Write::Pwrite, false), (Write::Alias, true)] {
+        let region = Region::new(5000, &options(write), &Meter::new()).unwrap();
+        assert_eq!(region.len(), 8192);
+        assert_eq!(region.rw().is_some(), alias);
+        for n in [42, 43] {
+            // SAFETY: nobody runs it.
+            unsafe { region.write(4096, &returns(n)) }.unwrap();
+            assert_eq!(call(region.rx().wrapping_add(4096)), n.into());
+        }
+    }
+}
+
+#[test]
+fn each_source_gives_the_pages_that_it_is_named_for() {
+    let folder = folder("each-source");
+    for (source, path) in [
+        (Source::MemfdExec, "/memfd:trampfd-code".to_owned()),
+        (Source::MemfdNoexecSeal, "/memfd:trampfd-code".to_owned()),
+        (Source::Memfd, "/memfd:trampfd-code".to_owned()),
+        (Source::Folder("/dev/shm".into()), "/dev/shm/.trampfd-".to_owned()),
+        (Source::Folder(folder.clone()), format!("{}/.trampfd-", folder.display())),
+    ] {
+        for write in [Write::Pwrite, Write::Alias] {
+            let region = region(&from(&source, write));
+            assert_eq!(*region.source(), source);
+            let row = row_of(region.rx()).unwrap();
+            assert_eq!(row.rights, "r-xs", "{source}");
+            assert!(row.path.starts_with(&path) && row.path.ends_with("(deleted)"), "{row:?}");
+            let alias = region.rw().map(|alias| row_of(alias).unwrap().rights);
+            assert_eq!(alias, (write == Write::Alias).then(|| "rw-s".to_owned()));
+        }
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "a name was left");
+    std::fs::remove_dir(folder).unwrap();
+}
+
+#[test]
+fn a_memfd_is_made_as_this_system_likes_it() {
+    assert_eq!(*region(&Options::default()).source(), Source::MemfdExec);
+    if !alone("sources::a_memfd_is_made_as_this_system_likes_it") {
+        return;
+    }
+    // As with vm.memfd_noexec=2.
+    refuse(&[memfds(MFD_EXEC)], libc::EACCES);
+    assert_eq!(*region(&Options::default()).source(), Source::MemfdNoexecSeal);
+    // As before Linux 6.3.
+    refuse(&[memfds(MFD_NOEXEC_SEAL)], libc::EINVAL);
+    assert_eq!(*region(&Options::default()).source(), Source::Memfd);
+}
+
+/// Whatever a filter answers.
+fn without_memfds(name: &str, errno: i32) {
+    if !alone(name) {
+        return;
+    }
+    refuse(&[memfds(0)], errno);
+    for write in [Write::Any, Write::Pwrite, Write::Alias] {
+        let region = region(&options(write));
+        assert!(matches!(region.source(), Source::Folder(_)), "{}", region.source());
+        assert_eq!(region.rw().is_some(), write == Write::Alias);
+    }
+    // What was asked for alone is not replaced by something else.
+    let error = Region::new(1, &from(&Source::Memfd, Write::Any), &Meter::new()).unwrap_err();
+    let Error::NoExecutableMemory(attempts) = error else { panic!("{error:?}") };
+    let [attempt] = &attempts[..] else { panic!("{attempts:?}") };
+    assert_eq!((attempt.step, attempt.error.raw_os_error()), ("create", Some(errno)));
+}
+
+#[test]
+fn without_memfd_create_code_is_in_an_unlinked_file() {
+    without_memfds("sources::without_memfd_create_code_is_in_an_unlinked_file", libc::ENOSYS);
+}
+
+#[test]
+fn memfd_create_that_is_denied_is_as_one_that_is_not_there() {
+    without_memfds("sources::memfd_create_that_is_denied_is_as_one_that_is_not_there", libc::EPERM);
+}
+
+#[test]
+fn memfd_create_that_a_security_module_denies_is_as_one_that_is_not_there() {
+    without_memfds(
+        "sources::memfd_create_that_a_security_module_denies_is_as_one_that_is_not_there",
+        libc::EACCES,
+    );
+}
+
+#[test]
+fn a_folder_whose_files_may_not_be_executed_is_passed_over() {
+    if !alone("sources::a_folder_whose_files_may_not_be_executed_is_passed_over") || !own_mounts(0)
+    {
+        return;
+    }
+    cover(c"/dev/shm", libc::MS_NOEXEC);
+    let (bad, good) = (Source::Folder("/dev/shm".into()), Source::Folder("/var/tmp".into()));
+    let mut options = from(&bad, Write::Any);
+    let error = Region::new(1, &options, &Meter::new()).unwrap_err();
+    let Error::NoExecutableMemory(attempts) = &error else { panic!("{error:?}") };
+    assert_eq!(attempts[0].source, bad);
+    assert_eq!(attempts[0].step, "map R-X");
+    assert_eq!(attempts[0].error.raw_os_error(), Some(libc::EPERM));
+    options.sources.push(good.clone());
+    assert_eq!(*region(&options).source(), good);
+    assert_eq!(std::fs::read_dir("/dev/shm").unwrap().count(), 0, "a name was left");
+}
+
+#[test]
+fn without_proc_a_memfd_is_written_through_an_alias_and_a_file_without() {
+    if !alone("sources::without_proc_a_memfd_is_written_through_an_alias_and_a_file_without")
+        || !own_mounts(0)
+    {
+        return;
+    }
+    cover(c"/proc", libc::MS_RDONLY);
+    let memfd = from(&Source::Memfd, Write::Any);
+    let aliased = region(&memfd);
+    assert!(aliased.rw().is_some());
+    // There is no descriptor that only reads: a seal stands in for it.
+    assert_eq!(attempts(aliased.rx().cast_mut())[..2], [libc::EACCES; 2]);
+    assert!(aliased.file().writable(0..page_size()).is_err(), "another alias");
+
+    let aliased = region(&memfd);
+    // SAFETY: nobody uses the alias.
+    unsafe { aliased.file().withdraw() }.unwrap();
+    // SAFETY: nobody runs it.
+    let error = unsafe { aliased.write(0, &returns(1)) }.unwrap_err();
+    assert!(matches!(error, Error::Withdrawn), "{error:?}");
+    assert_eq!(call(aliased.rx()), 42);
+
+    let memfd = from(&Source::Memfd, Write::Pwrite);
+    let error = Region::new(1, &memfd, &Meter::new()).unwrap_err();
+    assert!(matches!(error, Error::NoReadOnlyDescriptor), "{error:?}");
+
+    for write in [Write::Any, Write::Pwrite] {
+        let region = region(&options(write));
+        assert!(matches!(region.source(), Source::Folder(_)), "{}", region.source());
+        assert_eq!(region.rw(), None);
+    }
+}
+
+#[test]
+fn where_nothing_may_be_executed_each_source_says_why() {
+    if !alone("sources::where_nothing_may_be_executed_each_source_says_why") {
+        return;
+    }
+    strict();
+    let error = Region::new(1, &Options::default(), &Meter::new()).unwrap_err();
+    let Error::NoExecutableMemory(attempts) = &error else { panic!("{error:?}") };
+    let said: Vec<_> = attempts.iter().map(|attempt| attempt.source.clone()).collect();
+    assert_eq!(said, Source::usual());
+    let text = error.to_string();
+    for attempt in attempts {
+        let memfd = !matches!(attempt.source, Source::Folder(_));
+        assert_eq!(attempt.step, if memfd { "create" } else { "map R-X" });
+        assert_eq!(attempt.error.raw_os_error(), Some(libc::EPERM), "{attempt:?}");
+        assert!(text.contains(&attempt.source.to_string()), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let mut options = Options::default();
+    for len in [usize::MAX, isize::MAX as usize] {
+        let error = Region::new(len, &options, &Meter::new()).unwrap_err();
+        assert!(matches!(error, Error::TooLarge(n) if n == len), "{error:?}");
+    }
+    options.large_pages = true;
+    let error = Region::new(1, &options, &Meter::new()).unwrap_err();
+    assert!(matches!(error, Error::LargePages), "{error:?}");
+}

@@ -1,0 +1,256 @@
+//! What cannot be done with pages, and what is counted.
+
+use trampfd_code::vm::{
+    Access, CodeFile, Error, Mapping, Meter, Options, Place, Region, Source, Write, page_size,
+};
+
+use crate::alone::{alone, attempts, poke, reserve, take};
+use crate::{call, from, options, region, returns, row_of, rows};
+
+fn usable_sources() -> [Source; 4] {
+    let shm = Source::Folder("/dev/shm".into());
+    [Source::MemfdExec, Source::MemfdNoexecSeal, Source::Memfd, shm]
+}
+
+fn errno(result: Result<(), Error>) -> Option<i32> {
+    match result {
+        Err(Error::System { error, .. }) => error.raw_os_error(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn executable_pages_can_never_be_written() {
+    for source in usable_sources() {
+        for write in [Write::Pwrite, Write::Alias] {
+            let region = region(&from(&source, write));
+            assert_eq!(poke(region.rx()), libc::EIO, "{source}: /proc/self/mem");
+            let [rw, rwx, ..] = attempts(region.rx().cast_mut());
+            assert_eq!([rw, rwx], [libc::EACCES; 2], "{source}: mprotect");
+            // The last attempts took the page away. The next is still there.
+            assert_eq!(row_of(region.rx().wrapping_add(page_size())).unwrap().rights, "r-xs");
+        }
+    }
+}
+
+#[test]
+fn pages_that_were_written_never_become_executable_where_they_are() {
+    let mapping = Mapping::reserve(4 * page_size(), Place::Anywhere, &Meter::new()).unwrap();
+    mapping.map_memory(0, page_size()).unwrap();
+    let error = mapping.protect(0, page_size(), Access::Execute).unwrap_err();
+    assert!(matches!(error, Error::WouldExecute), "{error:?}");
+    assert_eq!(row_of(mapping.ptr()).unwrap().rights, "rw-p");
+}
+
+#[test]
+fn an_alias_that_is_withdrawn_is_gone() {
+    let region = region(&options(Write::Alias));
+    let alias = region.rw().unwrap();
+    assert_eq!(row_of(alias).unwrap().rights, "rw-s");
+    // SAFETY: nobody uses it.
+    unsafe { region.file().withdraw() }.unwrap();
+    assert_eq!(region.rw(), None);
+    let there = row_of(alias).unwrap();
+    assert_eq!((&*there.rights, &*there.path), ("---p", ""), "the address is kept");
+    let inode = row_of(region.rx()).unwrap().path;
+    let writable = rows().into_iter().find(|row| row.path == inode && row.rights.contains('w'));
+    // Other tests have files of that name: only what lies in the alias is this one's.
+    let inside = writable.filter(|row| row.start <= alias as usize && (alias as usize) < row.end);
+    assert!(inside.is_none(), "{inside:?}");
+    assert_eq!(call(region.rx()), 42);
+    // By pwrite from here on.
+    // SAFETY: nobody runs it.
+    unsafe { region.write(0, &returns(43)) }.unwrap();
+    assert_eq!(call(region.rx()), 43);
+}
+
+#[test]
+fn a_file_that_is_sealed_is_written_by_its_alias_only() {
+    for source in &usable_sources()[..3] {
+        let region = region(&from(source, Write::Alias));
+        region.file().seal_but_alias().unwrap();
+        // SAFETY: nobody runs it.
+        unsafe { region.write(0, &returns(43)) }.unwrap();
+        assert_eq!(call(region.rx()), 43, "the alias still writes");
+        let more = region.file().writable(0..page_size()).map(drop);
+        assert_eq!(errno(more), Some(libc::EPERM), "another alias");
+        // SAFETY: nobody uses the alias.
+        unsafe { region.file().withdraw() }.unwrap();
+        // SAFETY: nobody runs it.
+        let by_call = unsafe { region.write(0, &returns(44)) };
+        assert_eq!(errno(by_call), Some(libc::EPERM), "pwrite");
+        assert_eq!(call(region.rx()), 43);
+    }
+}
+
+#[test]
+fn a_file_whose_writes_are_sealed_is_written_by_nothing() {
+    for source in &usable_sources()[..3] {
+        let region = region(&from(source, Write::Alias));
+        let error = region.file().seal_writes().unwrap_err();
+        assert!(matches!(error, Error::Aliased), "{error:?}");
+        let view = region.file().writable(0..page_size()).unwrap();
+        // SAFETY: nobody uses the alias.
+        unsafe { region.file().withdraw() }.unwrap();
+        let error = region.file().seal_writes().unwrap_err();
+        assert!(matches!(error, Error::Aliased), "a view is an alias, too: {error:?}");
+        drop(view);
+        region.file().seal_writes().unwrap();
+        // SAFETY: nobody runs it.
+        let (write, punch) =
+            unsafe { (region.write(0, &returns(44)), region.file().discard(0..page_size())) };
+        assert_eq!(errno(write), Some(libc::EPERM), "pwrite");
+        assert_eq!(errno(punch), Some(libc::EPERM), "punch");
+        let more = region.file().writable(0..page_size()).map(drop);
+        assert_eq!(errno(more), Some(libc::EPERM), "another alias");
+        assert_eq!(call(region.rx()), 42);
+        assert_eq!(poke(region.rx()), libc::EIO);
+    }
+    // An executable view can still be made of it.
+    let file = CodeFile::new(1, &Options::default(), &Meter::new()).unwrap();
+    file.seal_writes().unwrap();
+    let view = Mapping::reserve(1, Place::Anywhere, &Meter::new()).unwrap();
+    view.map_file(0, file.len(), &file, 0, Access::Execute).unwrap();
+}
+
+#[test]
+fn a_file_that_is_no_memfd_says_that_it_has_no_seals() {
+    let region = region(&from(&Source::Folder("/dev/shm".into()), Write::Pwrite));
+    for answer in [region.file().seal_writes(), region.file().seal_but_alias()] {
+        assert!(matches!(answer, Err(Error::NoSeals)), "{answer:?}");
+    }
+}
+
+#[test]
+fn sealed_pages_stay_where_they_are() {
+    let region = region(&Options::default());
+    if let Err(Error::System { error, .. }) = region.seal_pages() {
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSYS), "{error}");
+        eprintln!("not run: mseal: {error}");
+        return;
+    }
+    let code = region.rx();
+    for round in ["held", "dropped"] {
+        let [rw, rwx, rest @ ..] = attempts(code.cast_mut());
+        // Before it is seen that the pages are sealed, it is that they cannot be written.
+        assert_eq!([rw, rwx], [libc::EACCES; 2], "{round}");
+        assert_eq!(rest, [libc::EPERM; 3], "{round}: munmap, mremap, mmap");
+        assert_eq!(call(code), 42);
+        // SAFETY: the pages are sealed.
+        let none = unsafe { libc::mprotect(code.cast_mut().cast(), page_size(), 0) };
+        assert_eq!(none, -1, "{round}: mprotect to nothing");
+    }
+    drop(region);
+    assert_eq!(call(code), 42);
+    assert_eq!(attempts(code.cast_mut())[2..], [libc::EPERM; 3]);
+}
+
+#[test]
+fn pages_are_as_near_as_asked() {
+    let mut near = Options::default();
+    for within in [1 << 31, 1 << 27] {
+        let address = pages_are_as_near_as_asked as *const () as usize;
+        near.place = Place::Near { address, within };
+        for _ in 0..8 {
+            let region = region(&near);
+            let start = region.rx() as usize;
+            let far = address.abs_diff(start).max(address.abs_diff(start + region.len()));
+            assert!(far <= within, "{far:#x}");
+            std::mem::forget(region);
+        }
+    }
+    // Everything around is taken.
+    let taken = reserve(1 << 24) as usize + (1 << 23);
+    near.place = Place::Near { address: taken, within: 1 << 22 };
+    let meter = Meter::new();
+    let error = Region::new(1, &near, &meter).unwrap_err();
+    assert!(matches!(error, Error::NoRoomNear { address, within: 0x40_0000 } if address == taken));
+    assert_eq!((meter.stats().mappings, meter.stats().reserved), (0, 0));
+}
+
+#[test]
+fn what_is_no_part_is_refused() {
+    let (meter, page) = (Meter::new(), page_size());
+    let mapping = Mapping::reserve(4 * page, Place::Anywhere, &meter).unwrap();
+    let file = CodeFile::new(2 * page, &Options::default(), &meter).unwrap();
+    let calls = meter.stats();
+    for (at, len) in [(1, page), (4 * page, 1), (3 * page, page + 1), (usize::MAX, 1), (0, 0)] {
+        let answer = mapping.map_memory(at, len);
+        assert!(matches!(answer, Err(Error::OutOfRange { .. })), "{at} {len}: {answer:?}");
+    }
+    for (len, offset) in [(page, 2 * page), (page, 1), (3 * page, 0), (page, usize::MAX)] {
+        let answer = mapping.map_file(0, len, &file, offset, Access::Execute);
+        assert!(matches!(answer, Err(Error::OutOfRange { .. })), "{len} {offset}: {answer:?}");
+    }
+    for at in [2 * page - 5, 2 * page, usize::MAX] {
+        // SAFETY: nothing is written.
+        let answer = unsafe { file.write(at, &returns(0)) };
+        assert!(matches!(answer, Err(Error::OutOfRange { .. })), "{at}: {answer:?}");
+    }
+    for range in [page..3 * page, usize::MAX - 1..usize::MAX] {
+        let answer = file.allocate(range.clone());
+        assert!(matches!(answer, Err(Error::OutOfRange { .. })), "{range:?}: {answer:?}");
+    }
+    assert_eq!(meter.stats(), calls, "the kernel was asked");
+}
+
+/// Numbers from a seed (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) % n as u64) as usize
+    }
+}
+
+#[test]
+fn mappings_are_counted_as_the_kernel_counts_them() {
+    // Nobody else maps anything.
+    if !alone("views::mappings_are_counted_as_the_kernel_counts_them") {
+        return;
+    }
+    const PAGES: usize = 24;
+    let page = page_size();
+    for seed in 0..20 {
+        let mut numbers = Numbers(seed);
+        let meter = Meter::new();
+        let mapping = Mapping::reserve(PAGES * page, Place::Anywhere, &meter).unwrap();
+        // Of their own meter: their aliases lie elsewhere.
+        let files: Vec<CodeFile> = (0..2)
+            .map(|_| CodeFile::new(PAGES * page, &Options::default(), &Meter::new()).unwrap())
+            .collect();
+        let range = mapping.ptr() as usize..mapping.ptr() as usize + mapping.len();
+        for step in 0..150 {
+            let at = numbers.below(PAGES);
+            let len = 1 + numbers.below(PAGES - at);
+            let file = &files[numbers.below(2)];
+            // Often at the same offset, so that neighbours continue each other.
+            let from = if numbers.below(3) == 0 { numbers.below(PAGES - len + 1) } else { at };
+            match numbers.below(5) {
+                0 => mapping.map_memory(at * page, len * page).unwrap(),
+                1 => mapping.release(at * page, len * page).unwrap(),
+                2 => mapping
+                    .map_file(at * page, len * page, file, from * page, Access::Write)
+                    .unwrap(),
+                3 => mapping
+                    .map_file(at * page, len * page, file, from * page, Access::Read)
+                    .unwrap(),
+                _ => mapping
+                    .map_file(at * page, len * page, file, from * page, Access::Execute)
+                    .unwrap(),
+            }
+            let there =
+                rows().iter().filter(|row| row.start < range.end && row.end > range.start).count();
+            let said = meter.stats();
+            assert_eq!(said.mappings, there, "seed {seed}, step {step}");
+            assert_eq!(said.reserved, PAGES * page);
+        }
+        drop(mapping);
+        assert_eq!((meter.stats().mappings, meter.stats().reserved), (0, 0));
+        assert!(take(range.start as *mut u8), "it is still mapped");
+    }
+}
