@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io, mem, ptr};
 
 use trampfd_code::stage::{Error, Kind, Stage, publish_in_place, unpublish_in_place};
-use trampfd_code::vm::{self, Meter, Options, Place, page_size};
+use trampfd_code::vm::{self, Meter, Options, Place, Write, page_size};
 
 #[path = "stage/arch/x86_64.rs"]
 mod machine;
@@ -197,6 +197,66 @@ fn nothing_is_ever_writable_and_executable() {
 }
 
 #[test]
+fn a_jump_to_where_no_code_is_traps() {
+    let mut stage = Stage::new(Options::default()).unwrap();
+    let code = stage_answer(&mut stage, 5);
+    stage.finalise().unwrap();
+    // SAFETY: a page of code that is final.
+    let page = unsafe { std::slice::from_raw_parts(code, page_size()) };
+    assert_eq!(page[..machine::ANSWER], machine::answer(5));
+    assert!(page[machine::ANSWER..].iter().all(|&byte| byte == machine::TRAP));
+}
+
+#[test]
+fn an_alias_is_of_no_use_and_not_there() {
+    alone("an_alias_is_of_no_use_and_not_there", || {
+        for write in [Write::Any, Write::Pwrite, Write::Alias] {
+            let mut options = Options::default();
+            options.write = write;
+            let mut stage = Stage::new(options.clone()).unwrap();
+            code_and_data(&mut stage);
+            let page = anonymous(page_size());
+            // SAFETY: a page of ours.
+            unsafe { publish_in_place(page, page_size(), &options, &Meter::new()) }.unwrap();
+            assert!(rows().iter().all(|row| row.access != "rw-s"));
+        }
+    });
+}
+
+#[test]
+fn what_is_allocated_does_not_overlap_and_is_aligned() {
+    let mut stage = Stage::with_room(Options::default(), 1 << 20).unwrap();
+    let mut all: Vec<(Kind, *mut u8, Vec<u8>)> = Vec::new();
+    for i in 0..3000_usize {
+        let kind = [Kind::Code, Kind::ReadOnly, Kind::ReadWrite][i % 3];
+        let (len, align) = (i * 7919 % 2000, 1 << (i % 9));
+        let ptr = stage.allocate(kind, len, align).unwrap();
+        assert_eq!(ptr as usize % align, 0);
+        let bytes = vec![i as u8 | 1; len];
+        // SAFETY: allocated just now.
+        assert!(unsafe { std::slice::from_raw_parts(ptr, len) }.iter().all(|&byte| byte == 0));
+        write(ptr, &bytes);
+        all.push((kind, ptr, bytes));
+        if i % 100 == 0 {
+            stage.finalise().unwrap();
+        }
+    }
+    stage.finalise().unwrap();
+    for (kind, ptr, bytes) in &all {
+        // SAFETY: allocated above.
+        assert_eq!(unsafe { std::slice::from_raw_parts(*ptr, bytes.len()) }, bytes);
+        let want = match kind {
+            Kind::Code => "r-xs",
+            Kind::ReadOnly => "r--p",
+            Kind::ReadWrite => "rw-p",
+        };
+        if bytes.len() > 1900 {
+            assert_eq!(access(*ptr), want);
+        }
+    }
+}
+
+#[test]
 fn code_cannot_be_made_writable() {
     let mut stage = Stage::new(Options::default()).unwrap();
     let code = stage_answer(&mut stage, 5);
@@ -247,8 +307,24 @@ fn what_was_staged_is_given_back() {
     assert_eq!(private_memory(code), 0);
 }
 
+#[test]
+fn staged_memory_takes_no_huge_pages() {
+    if !fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap() {
+        return;
+    }
+    let mut stage = Stage::new(Options::default()).unwrap();
+    let code = stage_answer(&mut stage, 1);
+    let flags = smaps(code, "VmFlags:");
+    assert!(flags.split(' ').any(|flag| flag == "nh"), "{flags}");
+}
+
 /// Bytes of private memory in the mapping at `ptr`.
 fn private_memory(ptr: *mut u8) -> usize {
+    smaps(ptr, "Anonymous:").strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// What /proc/self/smaps says of the mapping at `ptr`.
+fn smaps(ptr: *mut u8, what: &str) -> String {
     let text = fs::read_to_string("/proc/self/smaps").unwrap();
     let mut lines = text.lines().skip_while(|line| {
         let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
@@ -256,8 +332,7 @@ fn private_memory(ptr: *mut u8) -> usize {
         let range = range.and_then(|(start, end)| Some(number(start)?..number(end)?));
         !range.is_some_and(|range| range.contains(&(ptr as usize)))
     });
-    let line = lines.find_map(|line| line.strip_prefix("Anonymous:")).expect("a row for it");
-    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    lines.find_map(|line| line.strip_prefix(what)).expect("a row for it").trim().into()
 }
 
 #[test]

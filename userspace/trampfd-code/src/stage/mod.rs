@@ -124,7 +124,8 @@ impl Stage {
         if sizes.total().is_none_or(|total| total > REACH) {
             return Err(Error::TooLarge(len));
         }
-        let mut span = Span::new(sizes, self.next_place(), &self.options, &self.meter)?;
+        let place = next_to(self.spans[0].base(), self.options.place);
+        let mut span = Span::new(sizes, place, &self.options, &self.meter)?;
         let ptr = span.take(kind, len, align).ok_or(Error::TooLarge(len))?;
         self.spans.push(span);
         Ok(ptr)
@@ -164,18 +165,17 @@ impl Stage {
     pub fn leak(self) {
         self.spans.into_iter().for_each(Span::leak);
     }
+}
 
-    /// In reach of all that there is, and where the caller wants it.
-    fn next_place(&self) -> Place {
-        let first = self.spans[0].base();
-        match self.options.place {
-            Place::Anywhere => Place::Near { address: first, within: REACH },
-            // Any two places in there are in reach of each other.
-            near @ Place::Near { within, .. } if within <= REACH => near,
-            Place::Near { address, within } => {
-                let left = within.saturating_sub(first.abs_diff(address));
-                Place::Near { address: first, within: left.min(REACH) }
-            }
+/// Where all is in reach of what begins at `first`, and where the caller wants it.
+fn next_to(first: usize, place: Place) -> Place {
+    match place {
+        Place::Anywhere => Place::Near { address: first, within: REACH },
+        // Any two places in there are in reach of each other.
+        near @ Place::Near { within, .. } if within <= REACH => near,
+        Place::Near { address, within } => {
+            let left = within.saturating_sub(first.abs_diff(address));
+            Place::Near { address: first, within: left.min(REACH) }
         }
     }
 }
@@ -191,4 +191,19 @@ fn written_once(options: &Options) -> Options {
 
 fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |error| Error::Memory(vm::Error::System { what, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_next_is_in_reach_and_where_it_is_asked_to() {
+        let first = 1 << 40;
+        let near = |address, within| Place::Near { address, within };
+        assert_eq!(next_to(first, Place::Anywhere), near(first, REACH));
+        assert_eq!(next_to(first, near(first + 5, REACH)), near(first + 5, REACH));
+        assert_eq!(next_to(first, near(first, 8 * REACH)), near(first, REACH));
+        assert_eq!(next_to(first, near(first + 3 * REACH, 3 * REACH + 9)), near(first, 9));
+    }
 }

@@ -8,6 +8,7 @@
 //!           c3                   ret
 //!  bump     ff 05 disp32         inc dword [rip + disp32]
 //!           c3                   ret
+//!  trap     cc                   int3
 //! ```
 
 /// Bytes of what [`answer`] returns.
@@ -16,6 +17,9 @@ pub const ANSWER: usize = 6;
 pub const SUM: usize = 13;
 /// Bytes of what [`bump`] returns.
 pub const BUMP: usize = 7;
+
+/// What no jump gets past.
+pub const TRAP: u8 = 0xcc;
 
 /// Returns `value`.
 pub fn answer(value: i32) -> [u8; ANSWER] {
