@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::process::ExitStatusExt;
+use std::panic::{catch_unwind, resume_unwind};
 use std::process::{Command, Output};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -274,6 +275,30 @@ fn a_module_takes_three_system_calls_and_no_mapping_of_its_own() {
 }
 
 #[test]
+fn a_panic_of_the_program_passes_through() {
+    extern "C-unwind" fn refuse(x: i32) -> i32 {
+        resume_unwind(Box::new(x))
+    }
+    let (engine, watch) = staged(Options::default(), DEFAULT);
+    // SAFETY: a function of the type that is declared below.
+    unsafe { LLVMAddSymbol(c"refuse".as_ptr(), refuse as *mut c_void) };
+    engine.add(
+        "declare i32 @refuse(i32)
+         define i32 @ask(i32 %x) uwtable {
+           %y = call i32 @refuse(i32 %x)
+           %z = add i32 %y, 1
+           ret i32 %z
+         }",
+    );
+    let address = engine.address("ask");
+    watch.check().unwrap();
+    // SAFETY: its type.
+    let ask = unsafe { mem::transmute::<u64, extern "C-unwind" fn(i32) -> i32>(address) };
+    let thrown = catch_unwind(|| ask(8)).unwrap_err();
+    assert_eq!(thrown.downcast_ref(), Some(&8));
+}
+
+#[test]
 fn modules_that_are_finalised_at_once_take_three_system_calls() {
     let (engine, watch) = staged(Options::default(), DEFAULT);
     let before = watch.stats();
@@ -291,6 +316,8 @@ fn an_engine_gives_its_memory_back() {
     assert!(watch.stats().reserved > 0);
     drop(engine);
     assert_eq!(watch.stats().reserved, 0);
+    // The unwinder does not look for what is not there any more.
+    assert!(catch_unwind(|| resume_unwind(Box::new(()))).is_err());
     let memory = MemoryManager::new(Options::default()).unwrap();
     let watch = memory.watch();
     drop(memory);
