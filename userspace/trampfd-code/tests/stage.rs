@@ -286,13 +286,17 @@ fn threads_run_code_while_more_is_finalised() {
             }
             calls
         });
-        for i in 0..1000 {
-            let code = stage_answer(&mut stage, i);
-            stage.finalise().unwrap();
-            assert_eq!(function(code)(), i);
-        }
+        let made: Vec<i32> = (0..1000)
+            .map_while(|i| {
+                let code = stage_answer(&mut stage, i);
+                stage.finalise().ok()?;
+                Some(function(code)())
+            })
+            .collect();
+        // Before anything can fail: the runner waits for it.
         done.store(true, Ordering::Relaxed);
         assert!(runner.join().unwrap() > 0);
+        assert!(made.into_iter().eq(0..1000));
     });
 }
 
