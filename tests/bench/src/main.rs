@@ -14,6 +14,7 @@ mod call;
 mod clock;
 mod code_alloc;
 mod code_asmjit;
+mod code_cache;
 mod code_install;
 mod code_pool;
 mod dynamic;
@@ -125,7 +126,7 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         }
     }
     let service = || service::rows(&vm);
-    let groups: [(&str, &dyn Fn() -> Vec<Row>); 16] = [
+    let groups: [(&str, &dyn Fn() -> Vec<Row>); 17] = [
         ("call", &call::hot),
         ("look-up", &call::looking_up),
         ("many", &call::many),
@@ -139,6 +140,7 @@ fn report(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ("nested", &nested::rows),
         ("code-alloc", &code_alloc::rows),
         ("code-pool", &code_pool::rows),
+        ("code-cache", &code_cache::rows),
         ("code-threads", &code_alloc::threads),
         ("code-install-threads", &code_install::rows),
         ("kernel", &service),
