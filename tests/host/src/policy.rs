@@ -13,6 +13,11 @@
 //! | `landlock` | all files but programs, libraries, devices and /proc, and writing anything elsewhere (Linux 5.13) |
 //! | `nowx` | `sec`, `memfd-noexec` and `noexec-tmp` together |
 //! | `strict` | `sec`, memfds, and executable memory that is no private mapping of a file |
+//! | `memfd-enosys`, `memfd-eperm` | memfds: memfd_create(2) ends with that error |
+//! | `memfd-noexec-1` | nothing: vm.memfd_noexec=1 in a pid namespace, which changes what a memfd is without flags |
+//!
+//! The last three are about code memory alone: what a program is started under by `via`, but not
+//! in [`POLICIES`].
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -86,13 +91,10 @@ pub fn enter(policy: &str, root: &Path) -> Result<(), Lacks> {
         }
         "landlock" => landlock(root).map_err(lacks("landlock (Linux 5.13)")),
         "strict" => seccomp::install(true).map_err(lacks("seccomp")),
-        "memfd-noexec" => {
-            own_namespace(libc::CLONE_NEWNS | libc::CLONE_NEWPID)?;
-            go_on_as_child()?;
-            mount(c"proc", c"/proc", c"proc", 0)?;
-            fs::write("/proc/sys/vm/memfd_noexec", "2")
-                .map_err(lacks("vm.memfd_noexec (Linux 6.3)"))
-        }
+        "memfd-enosys" => seccomp::refuse_memfds(libc::ENOSYS).map_err(lacks("seccomp")),
+        "memfd-eperm" => seccomp::refuse_memfds(libc::EPERM).map_err(lacks("seccomp")),
+        "memfd-noexec" => memfd_noexec("2"),
+        "memfd-noexec-1" => memfd_noexec("1"),
         "noexec-tmp" => {
             own_namespace(libc::CLONE_NEWNS)?;
             for place in [c"/tmp", c"/var/tmp", c"/dev/shm"] {
@@ -121,6 +123,14 @@ pub fn enter(policy: &str, root: &Path) -> Result<(), Lacks> {
         }
         _ => Err(Lacks(format!("there is no policy {policy}"))),
     }
+}
+
+/// Sets vm.memfd_noexec, in a pid namespace of its own.
+fn memfd_noexec(value: &str) -> Result<(), Lacks> {
+    own_namespace(libc::CLONE_NEWNS | libc::CLONE_NEWPID)?;
+    go_on_as_child()?;
+    mount(c"proc", c"/proc", c"proc", 0)?;
+    fs::write("/proc/sys/vm/memfd_noexec", value).map_err(lacks("vm.memfd_noexec (Linux 6.3)"))
 }
 
 /// The folder right in `place` that this program lies in, if it does: a checkout in /tmp. Held

@@ -1,5 +1,5 @@
 //! Seccomp filters, as a few rules: a system call, and what its arguments must look like to be
-//! refused with EPERM.
+//! refused.
 
 use std::io;
 
@@ -52,7 +52,9 @@ const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+const fn refuse(errno: i32) -> u32 {
+    libc::SECCOMP_RET_ERRNO | errno as u32
+}
 
 /// Offsets in struct seccomp_data.
 const NUMBER: u32 = 0;
@@ -63,15 +65,15 @@ fn op(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
-fn filter<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<libc::sock_filter> {
+fn filter<'a>(rules: impl Iterator<Item = &'a Rule>, errno: i32) -> Vec<libc::sock_filter> {
     let mut code = vec![
         // Calls of another architecture or table would walk past the rules.
         op(LOAD, 0, 0, ARCHITECTURE),
         op(IF_EQUAL, 1, 0, arch::AUDIT_ARCH),
-        op(RETURN, 0, 0, REFUSE),
+        op(RETURN, 0, 0, refuse(libc::EPERM)),
         op(LOAD, 0, 0, NUMBER),
         op(IF_AT_LEAST, 0, 1, arch::OTHER_CALLS),
-        op(RETURN, 0, 0, REFUSE),
+        op(RETURN, 0, 0, refuse(libc::EPERM)),
     ];
     for rule in rules {
         // Instructions of the looks that follow, and the return.
@@ -86,7 +88,7 @@ fn filter<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<libc::sock_filter> {
             let (jt, jf) = if look.equal { (0, left) } else { (left, 0) };
             code.push(op(IF_EQUAL, jt, jf, look.value as u32));
         }
-        code.push(op(RETURN, 0, 0, REFUSE));
+        code.push(op(RETURN, 0, 0, refuse(errno)));
     }
     code.push(op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
     code
@@ -100,7 +102,20 @@ fn filter<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<libc::sock_filter> {
 /// What prctl(2) says.
 pub fn install(strict: bool) -> io::Result<()> {
     let more: &[Rule] = if strict { &ONLY_FILES } else { &[] };
-    let mut code = filter(DENY_WRITE_EXECUTE.iter().chain(more));
+    start(filter(DENY_WRITE_EXECUTE.iter().chain(more), libc::EPERM))
+}
+
+/// Refuses memfd_create(2) from now on, with an error of one's choice.
+///
+/// # Errors
+///
+/// What prctl(2) says.
+pub fn refuse_memfds(errno: i32) -> io::Result<()> {
+    let all = Rule { call: libc::SYS_memfd_create, looks: &[] };
+    start(filter([all].iter(), errno))
+}
+
+fn start(mut code: Vec<libc::sock_filter>) -> io::Result<()> {
     let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
     // SAFETY: reads the program.
     let ret = unsafe {

@@ -19,6 +19,7 @@ const ARROWS: &[Crate] = &[
         others: false,
     },
     Crate { name: "trampfd-code-llvm", may_use: &["trampfd-code", "llvm-sys"], others: false },
+    Crate { name: "trampfd-code-wasmtime", may_use: &["trampfd-code", "wasmtime"], others: false },
     Crate { name: "trampfd-nested", may_use: &["trampfd-text", "libc"], others: false },
     Crate { name: "trampfd-capi", may_use: &["trampfd", "trampfd-nested"], others: false },
     Crate {
@@ -31,6 +32,7 @@ const ARROWS: &[Crate] = &[
         may_use: &["trampfd", "trampfd-code", "trampfd-text", "trampfd-sys", "vm-fetch"],
         others: true,
     },
+    Crate { name: "trampfd-code-rows", may_use: &["trampfd-code"], others: true },
     Crate { name: "trampfd-host", may_use: &["vm-fetch"], others: true },
     Crate {
         name: "trampfd-subject",
@@ -53,6 +55,7 @@ const UNSAFE: &[&str] = &[
     "userspace/trampfd-capi/src/",
     "userspace/trampfd-code/adapters/cranelift/",
     "userspace/trampfd-code/adapters/llvm/",
+    "userspace/trampfd-code/adapters/wasmtime/",
     "userspace/trampfd-code/src/stage/in_place.rs",
     "userspace/trampfd-code/src/stage/span.rs",
     "userspace/trampfd-code/src/sys.rs",
