@@ -1,17 +1,148 @@
 //! Sections of 100 modules, in pools: system calls, mappings and bytes, beside LLVM's
 //! SectionMemoryManager (tests/bench/peers/llvm.cpp, which scripts/bench compiles).
 
+use std::error::Error;
+use std::fs;
+use std::hint::black_box;
 use std::io;
 use std::process::Command;
 
+use trampfd_code::pool::{Kind, Pool, Pools, Request, Set};
+
+use crate::memory::say;
+use crate::process::{child_or_none, mappings};
+use crate::service::count_calls;
 use crate::table::{Row, Target};
 
 const LLVM: &str = "target/bench/llvm";
 const MODULES: usize = 100;
-/// Bytes of code, read-only data and read-write data of a module.
-const SECTIONS: [usize; 3] = [1000, 300, 200];
+/// The sections of a module: bytes, and alignment.
+const SECTIONS: [(Kind, usize); 3] =
+    [(Kind::Code, 1000), (Kind::ReadOnly, 300), (Kind::ReadWrite, 200)];
+const ALIGN: usize = 16;
 
-/// System calls, mappings, bytes mapped: all at once, one at a time, each in a manager of its own.
+/// One set with the sections of so many modules, filled and committed.
+fn commit(pool: &Pool, modules: usize) -> Set {
+    let mut set = pool.set();
+    let mut sections = Vec::with_capacity(modules * SECTIONS.len());
+    for _ in 0..modules {
+        for (kind, len) in SECTIONS {
+            let request = Request { name: "", kind, len, align: ALIGN };
+            sections.push(set.request(request));
+        }
+    }
+    let mut layout = set.lay_out().expect("addresses");
+    for section in sections {
+        layout.bytes(section).expect("a section").fill(0xc3);
+    }
+    layout.commit().expect("a set")
+}
+
+/// How the modules come.
+#[derive(Clone, Copy)]
+enum Way {
+    /// All at once, in one pool.
+    Set,
+    /// One after the other, in one pool.
+    Each,
+    /// One after the other, each in a pool of its own.
+    Pools,
+}
+
+/// What was made, and is to be kept until it was measured.
+type Made = (Vec<Pool>, Vec<Set>);
+
+/// Makes all, from the first request until nothing can be written any more. `pool` is the first.
+fn make(way: Way, modules: usize, pools: &Pools, pool: Pool) -> Made {
+    let (mut all, mut sets) = (vec![pool], Vec::new());
+    match way {
+        Way::Set => sets.push(commit(&all[0], modules)),
+        Way::Each => sets.extend((0..modules).map(|_| commit(&all[0], 1))),
+        Way::Pools => {
+            for n in 0..modules {
+                if n > 0 {
+                    all.push(pools.create(n as u64).expect("a pool"));
+                }
+                sets.push(commit(&all[n], 1));
+                all[n].finalise().expect("an end");
+            }
+        }
+    }
+    if !matches!(way, Way::Pools) {
+        all[0].finalise().expect("an end");
+    }
+    (all, sets)
+}
+
+/// Has the heap's memory ready, so that what is counted is not malloc's.
+fn ready() {
+    // SAFETY: options of malloc, and one block, freed at once.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::free(black_box(libc::malloc(64 << 20)));
+    }
+}
+
+/// Bytes that are resident of the mappings that the sections lie in, all their pages touched.
+fn resident(sets: &[Set]) -> Result<f64, Box<dyn Error>> {
+    let placed: Vec<_> = sets.iter().flat_map(Set::sections).collect();
+    for section in &placed {
+        for at in (section.address..section.address + section.len).step_by(ALIGN) {
+            // SAFETY: bytes of a section that was committed.
+            black_box(unsafe { (at as *const u8).read_volatile() });
+        }
+    }
+    let mut bytes = 0.0;
+    let mut ours = false;
+    for line in fs::read_to_string("/proc/self/smaps")?.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if let Some((start, end)) = first.split_once('-') {
+            let start = usize::from_str_radix(start, 16)?;
+            let range = start..usize::from_str_radix(end, 16)?;
+            ours = placed.iter().any(|section| range.contains(&section.address));
+        } else if ours && first == "Rss:" {
+            let kb: f64 = words.next().ok_or("no figure")?.parse()?;
+            bytes += kb * 1024.0;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Child: system calls as a tracer counts them; mappings more than before there were pools; bytes
+/// of memory over bytes asked for.
+pub fn run(way: &str, modules: usize) -> Result<(), Box<dyn Error>> {
+    let way = match way {
+        "set" => Way::Set,
+        "each" => Way::Each,
+        "pools" => Way::Pools,
+        _ => return Err(format!("no way to make modules: {way}").into()),
+    };
+    ready();
+    let begin = || {
+        let pools = Pools::new().expect("pools");
+        let pool = pools.create(0).expect("a pool");
+        (pools, pool)
+    };
+    let calls = count_calls(|mark| {
+        let (pools, pool) = begin();
+        mark();
+        let made = make(way, modules, &pools, pool);
+        mark();
+        std::mem::forget(made);
+    })?;
+    let before = mappings();
+    let (pools, pool) = begin();
+    let (kept, sets) = make(way, modules, &pools, pool);
+    let mappings = mappings() - before;
+    let payload = modules * SECTIONS.iter().map(|(_, len)| len).sum::<usize>();
+    say(&[calls as f64, mappings, resident(&sets)? / payload as f64]);
+    drop(kept);
+    Ok(())
+}
+
+/// What LLVM's takes: all at once, one at a time, each in a manager of its own.
 fn llvm() -> io::Result<Vec<[f64; 3]>> {
     let output = Command::new(LLVM).output()?;
     let numbers: Result<Vec<f64>, _> = String::from_utf8_lossy(&output.stdout)
@@ -31,17 +162,30 @@ pub fn rows() -> Vec<Row> {
         eprintln!("{LLVM}: {error}");
         vec![[f64::NAN; 3]; 3]
     });
-    let payload = (MODULES * SECTIONS.iter().sum::<usize>()) as f64;
+    let llvm_payload = (MODULES * SECTIONS.iter().map(|(_, len)| len).sum::<usize>()) as f64;
     let mut rows = Vec::new();
-    let ways = ["one set", "one at a time", "a manager each"];
-    for (way, [calls, mappings, bytes]) in ways.into_iter().zip(llvm) {
-        let row = |what: &str, value, unit| {
-            let name = format!("code: 100 modules of 3 sections, {way}: {what}, LLVM");
-            Row::new(name, value, unit, Target::None)
+    let ways = [
+        ("set", "one set", Target::Most(3.0), Target::Most(1.1)),
+        ("each", "one at a time", Target::Most(100.0), Target::None),
+        ("pools", "a pool each", Target::None, Target::None),
+    ];
+    for ((word, way, most_calls, most_bytes), llvm) in ways.into_iter().zip(llvm) {
+        let row = |what: &str, value, unit, target| {
+            let name = format!("code: {MODULES} modules of 3 sections, {way}: {what}");
+            Row::new(name, value, unit, target)
         };
-        rows.push(row("system calls", calls, "calls"));
-        rows.push(row("mappings", mappings, "mappings"));
-        rows.push(row("bytes over payload", bytes / payload, "ratio"));
+        let ours = child_or_none(&["code-pool", word, &MODULES.to_string()], 3);
+        let one = child_or_none(&["code-pool", word, "1"], 3);
+        let [calls, mapped, bytes] = llvm;
+        rows.extend([
+            row("system calls", ours[0], "calls", most_calls),
+            row("system calls, LLVM", calls, "calls", Target::None),
+            row("mappings", ours[1], "mappings", Target::None),
+            row("mappings more than of one", ours[1] - one[1], "mappings", Target::Most(0.0)),
+            row("mappings, LLVM", mapped, "mappings", Target::None),
+            row("bytes over payload", ours[2], "ratio", most_bytes),
+            row("bytes over payload, LLVM", bytes / llvm_payload, "ratio", Target::None),
+        ]);
     }
     rows
 }

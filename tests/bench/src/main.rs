@@ -102,6 +102,7 @@ fn child(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ["threads"] => threads::ratios(),
         ["dynamic-many", word, count] => dynamic::many(word, count.parse()?)?,
         ["dynamic-threads", word, how] => dynamic::ratio(word, how)?,
+        ["code-pool", way, modules] => code_pool::run(way, modules.parse()?)?,
         ["code-install", how] => code_install::run(how)?,
         ["calls", what] => service::calls(what)?,
         ["fork"] => service::fork()?,

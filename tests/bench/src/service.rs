@@ -120,7 +120,7 @@ pub fn calls(what: &str) -> io::Result<()> {
 }
 
 /// System calls of a child process between its two marks.
-fn count_calls(work: impl FnOnce(fn())) -> io::Result<u64> {
+pub fn count_calls(work: impl FnOnce(fn())) -> io::Result<u64> {
     /// A call that nothing else makes here.
     fn mark() {
         // SAFETY: no effect.
