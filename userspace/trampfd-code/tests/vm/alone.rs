@@ -57,12 +57,24 @@ pub fn check(ret: i32) {
     assert_ne!(ret, -1, "{}", io::Error::last_os_error());
 }
 
-/// No memory that is or was writable becomes executable.
-pub fn mdwe() {
+/// No memory that is or was writable becomes executable. Not before Linux 6.3.
+pub fn mdwe() -> bool {
     const PR_SET_MDWE: i32 = 65;
     const REFUSE_EXEC_GAIN: libc::c_ulong = 1;
     // SAFETY: takes rights away.
-    check(unsafe { libc::prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) });
+    if unsafe { libc::prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) } != 0 {
+        eprintln!("not under PR_SET_MDWE: {}", io::Error::last_os_error());
+        return false;
+    }
+    true
+}
+
+pub fn has_memfd(flags: libc::c_uint) -> bool {
+    // SAFETY: a C string; a new descriptor, closed at once.
+    unsafe {
+        let fd = libc::memfd_create(c"probe".as_ptr(), flags | libc::MFD_CLOEXEC);
+        fd >= 0 && libc::close(fd) == 0
+    }
 }
 
 /// A system call, and of one argument the bits that must all be set.
@@ -98,14 +110,14 @@ pub fn refuse(calls: &[Call], errno: i32) {
 }
 
 /// memfd_create with all of `flags`.
-pub fn memfds(flags: i32) -> Call {
+pub fn memfd_with(flags: i32) -> Call {
     (libc::SYS_memfd_create, 1, flags)
 }
 
 /// mmap of shared, executable memory, and memfds: what is left is private mappings of files.
 pub fn strict() {
     // MAP_SHARED in the flags; MAP_SHARED_VALIDATE has that bit, too.
-    refuse(&[memfds(0)], libc::EPERM);
+    refuse(&[memfd_with(0)], libc::EPERM);
     let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let load =
         |argument: u32| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 16 + 8 * argument);
@@ -129,7 +141,6 @@ pub fn strict() {
 }
 
 /// Mounts of its own. Where this user may have none the test says so and ends.
-#[must_use]
 pub fn own_mounts(more: i32) -> bool {
     // SAFETY: gives this thread namespaces of its own.
     if unsafe { libc::unshare(libc::CLONE_NEWNS | more) } != 0 {

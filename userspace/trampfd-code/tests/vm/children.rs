@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use trampfd_code::vm::{Error, Meter, Options, Region, Source, Write, page_size};
 
 use crate::alone::{alone, child, mdwe, raw_child, take};
-use crate::{call, from, options, region, returns, row_of};
+use crate::{call, folder_source, from, options, region, returns, row_of};
 
 fn is_other(answer: Result<(), Error>) -> bool {
     matches!(answer, Err(Error::OtherProcess))
@@ -132,7 +132,7 @@ fn a_child_has_no_descriptor_that_writes_its_parents_code() {
         return;
     }
     assert_eq!(writing_fds(), []);
-    let sources = [Source::MemfdExec, Source::Folder("/dev/shm".into())];
+    let sources = [Source::Memfd, folder_source()];
     let regions = sources.map(|source| region(&from(&source, Write::Pwrite)));
     assert_eq!(writing_fds().len(), 2);
     assert!(child(|| {

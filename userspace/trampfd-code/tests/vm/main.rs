@@ -38,6 +38,30 @@ fn from(source: &Source, write: Write) -> Options {
     options
 }
 
+/// The kinds of memfd that this kernel knows: before Linux 6.3 one.
+fn memfds() -> Vec<Source> {
+    let all = [(0x10, Source::MemfdExec), (8, Source::MemfdNoexecSeal), (0, Source::Memfd)];
+    all.into_iter()
+        .filter(|(flags, _)| alone::has_memfd(*flags))
+        .map(|(_, source)| source)
+        .collect()
+}
+
+/// A folder whose files may be executed.
+fn folder() -> &'static str {
+    // A test machine may have the second only.
+    let there = |folder: &&str| std::path::Path::new(folder).is_dir();
+    ["/dev/shm", "/tmp"].into_iter().find(there).unwrap()
+}
+
+fn folder_source() -> Source {
+    Source::Folder(folder().into())
+}
+
+fn usable_sources() -> Vec<Source> {
+    memfds().into_iter().chain([folder_source()]).collect()
+}
+
 /// Pages with a function at their beginning that returns 42.
 fn region(options: &Options) -> Region {
     let region = Region::new(8192, options, &Meter::new()).unwrap();

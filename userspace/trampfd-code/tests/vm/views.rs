@@ -1,16 +1,13 @@
 //! What cannot be done with pages, and what is counted.
 
 use trampfd_code::vm::{
-    Access, CodeFile, Error, Mapping, Meter, Options, Place, Region, Source, Write, page_size,
+    Access, CodeFile, Error, Mapping, Meter, Options, Place, Region, Write, page_size,
 };
 
 use crate::alone::{alone, attempts, poke, reserve, take};
-use crate::{call, from, options, region, returns, row_of, rows};
-
-fn usable_sources() -> [Source; 4] {
-    let shm = Source::Folder("/dev/shm".into());
-    [Source::MemfdExec, Source::MemfdNoexecSeal, Source::Memfd, shm]
-}
+use crate::{
+    call, folder_source, from, memfds, options, region, returns, row_of, rows, usable_sources,
+};
 
 fn errno(result: Result<(), Error>) -> Option<i32> {
     match result {
@@ -66,7 +63,7 @@ fn an_alias_that_is_withdrawn_is_gone() {
 
 #[test]
 fn a_file_that_is_sealed_is_written_by_its_alias_only() {
-    for source in &usable_sources()[..3] {
+    for source in &memfds() {
         let region = region(&from(source, Write::Alias));
         region.file().seal_but_alias().unwrap();
         // SAFETY: nobody runs it.
@@ -85,7 +82,7 @@ fn a_file_that_is_sealed_is_written_by_its_alias_only() {
 
 #[test]
 fn a_file_whose_writes_are_sealed_is_written_by_nothing() {
-    for source in &usable_sources()[..3] {
+    for source in &memfds() {
         let region = region(&from(source, Write::Alias));
         let error = region.file().seal_writes().unwrap_err();
         assert!(matches!(error, Error::Aliased), "{error:?}");
@@ -115,7 +112,7 @@ fn a_file_whose_writes_are_sealed_is_written_by_nothing() {
 
 #[test]
 fn a_file_that_is_no_memfd_says_that_it_has_no_seals() {
-    let region = region(&from(&Source::Folder("/dev/shm".into()), Write::Pwrite));
+    let region = region(&from(&folder_source(), Write::Pwrite));
     for answer in [region.file().seal_writes(), region.file().seal_but_alias()] {
         assert!(matches!(answer, Err(Error::NoSeals)), "{answer:?}");
     }
