@@ -1,19 +1,35 @@
-//! Blocks of code from an allocator, beside AsmJit's with two mappings.
+//! Blocks of code from an allocator, beside AsmJit's with two mappings, which does the same in a
+//! process of its own, batch by batch in turn with ours.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use trampfd_code::alloc::{JitAllocator, Options};
+use trampfd_code::vm::Write;
 
 use crate::clock::{self, Times};
 use crate::code_asmjit::Asmjit;
 use crate::table::{Row, Target};
 
-const SIZES: [usize; 3] = [64, 256, 4096];
+/// Bytes of a block, and nanoseconds that one may take through an alias.
+const SIZES: [(usize, f64); 3] = [(64, 15.0), (256, 18.0), (4096, 50.0)];
+const MOST_PWRITE: f64 = 600.0;
 const ROUNDS: usize = 200;
 /// Blocks of one batch.
 const BATCH: usize = 4_096;
+/// Blocks of one batch, where each takes a system call.
+const BATCH_PWRITE: usize = 256;
 /// Blocks of one batch of each of several threads: long beside what starting them together takes.
 const BATCH_OF_THREADS: usize = 20_480;
+const BATCH_OF_THREADS_PWRITE: usize = 2_048;
 /// Blocks of one batch that are replaced.
 const REPLACED: usize = 20_000;
 /// Blocks at once, where they are not freed one by one.
 const DEPTH: usize = 64;
+const LIVE: usize = 10_000;
+/// What is written.
+static CODE: [u8; 4096] = [0x90; 4096];
 
 /// Figures to be taken in turn, each with what it must reach.
 #[derive(Default)]
@@ -23,9 +39,11 @@ struct Lanes<'a> {
 }
 
 impl<'a> Lanes<'a> {
-    fn add(&mut self, name: String, target: Target, lane: impl FnMut() -> f64 + 'a) {
-        self.rows.push((name, target));
+    /// Its place in the times.
+    fn add(&mut self, name: String, target: Target, lane: impl FnMut() -> f64 + 'a) -> usize {
+        self.rows.push((format!("code: {name}"), target));
         self.lanes.push(Box::new(lane));
+        self.lanes.len() - 1
     }
 
     /// The medians, and the times behind them.
@@ -37,46 +55,194 @@ impl<'a> Lanes<'a> {
     }
 }
 
-/// One thread.
-pub fn rows() -> Vec<Row> {
-    let asmjit = Asmjit::start();
-    let task = format!("replace {REPLACED}");
-    let mut lanes = Lanes::default();
-    for size in SIZES {
-        for depth in [1, DEPTH] {
-            let what = if depth == 1 { "" } else { ", 64 at a time" };
-            let task = format!("pairs 1 {size} {depth} {BATCH}");
-            let name = format!("code: alloc + write + free of {size} B{what}: AsmJit");
-            let asmjit = &asmjit;
-            lanes.add(name, Target::None, move || asmjit.ask(&task, 1)[0]);
+fn allocator(write: Write) -> JitAllocator {
+    let mut options = Options::default();
+    options.memory.write = write;
+    JitAllocator::with(&options).expect("an allocator")
+}
+
+/// Allocates, writes and frees, `depth` blocks at a time.
+fn pairs(allocator: &JitAllocator, size: usize, depth: usize, count: usize) {
+    let mut spans = Vec::with_capacity(depth);
+    for _ in 0..count / depth {
+        for _ in 0..depth {
+            let mut span = allocator.alloc(size).expect("a block");
+            span.write(0, &CODE[..size]).expect("a block of ours");
+            black_box(span.rx());
+            if depth > 1 {
+                spans.push(span);
+            }
+        }
+        while spans.pop().is_some() {}
+    }
+}
+
+/// The same as C programs do it.
+fn pairs_raw(allocator: &JitAllocator, size: usize, count: usize) {
+    for _ in 0..count {
+        let (rx, rw) = allocator.alloc_raw(size).expect("a block");
+        // SAFETY: a block of this size, of this function alone.
+        unsafe {
+            rw.copy_from_nonoverlapping(CODE.as_ptr(), size);
+            allocator.release(black_box(rx)).expect("a block of ours");
         }
     }
-    let name = "code: replace one of 10,000 live blocks: AsmJit".to_owned();
-    lanes.add(name, Target::None, || asmjit.ask(&task, 1)[0]);
+}
+
+/// Nanoseconds for each of `count`, after a few that do not count.
+fn timed(count: usize, work: impl Fn(usize)) -> f64 {
+    work(4 * DEPTH);
+    let start = Instant::now();
+    work(count);
+    start.elapsed().as_nanos() as f64 / count as f64
+}
+
+/// The same of two threads that begin together, each on its own processor: the mean.
+fn timed_twice(count: usize, work: impl Fn(usize) + Sync) -> f64 {
+    let waiting = AtomicUsize::new(2);
+    std::thread::scope(|scope| {
+        let both = [0, 1].map(|thread| {
+            let (waiting, work) = (&waiting, &work);
+            scope.spawn(move || {
+                let _pinned = crate::pin(thread);
+                work(4 * DEPTH);
+                waiting.fetch_sub(1, Ordering::AcqRel);
+                while waiting.load(Ordering::Acquire) > 0 {
+                    std::thread::yield_now();
+                }
+                timed(count, work)
+            })
+        });
+        both.into_iter().map(|thread| thread.join().expect("a thread")).sum::<f64>() / 2.0
+    })
+}
+
+/// What is replaced next, and by how many bytes: as tests/bench/peers/asmjit.cpp draws.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> (usize, usize) {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 40) as usize % LIVE, 8 + (self.0 >> 20 & 1023) as usize)
+    }
+}
+
+/// Blocks of many sizes, one of which is replaced by another again and again.
+struct Replaced {
+    allocator: JitAllocator,
+    live: Vec<(*const u8, usize)>,
+    draw: Draw,
+}
+
+impl Replaced {
+    fn new() -> Replaced {
+        let (allocator, mut draw) = (allocator(Write::Alias), Draw(1));
+        let new = |_| {
+            let size = draw.next().1;
+            (allocator.alloc_block(size).expect("a block"), size)
+        };
+        let live = (0..LIVE).map(new).collect();
+        Replaced { allocator, live, draw }
+    }
+
+    fn replace(&mut self, count: usize) -> f64 {
+        let start = Instant::now();
+        for _ in 0..count {
+            let (index, size) = self.draw.next();
+            let block = &mut self.live[index];
+            // SAFETY: a block of this value, which forgets it.
+            unsafe { self.allocator.release(block.0) }.expect("a block of ours");
+            *block = (self.allocator.alloc_block(size).expect("a block"), size);
+        }
+        start.elapsed().as_nanos() as f64 / count as f64
+    }
+
+    /// Percent of the reserved bytes that blocks take, and bytes of side data. Counts itself what
+    /// blocks take.
+    fn memory(&self) -> (f64, f64) {
+        let used: usize = self.live.iter().map(|(_, size)| size.next_multiple_of(64)).sum();
+        let statistics = self.allocator.statistics();
+        assert_eq!(used, statistics.used);
+        (used as f64 / statistics.reserved as f64 * 100.0, statistics.side_data as f64)
+    }
+}
+
+/// One thread.
+pub fn rows() -> Vec<Row> {
+    let asmjit = &Asmjit::start();
+    let (alias, pwrite) = (&allocator(Write::Alias), &allocator(Write::Pwrite));
+    let mut replaced = Replaced::new();
+    let mut lanes = Lanes::default();
+    for (size, most) in SIZES {
+        let name = |what: &str| format!("alloc + write + free of {size} B: {what}");
+        lanes.add(name("alias"), Target::Most(most), move || {
+            timed(BATCH, |count| pairs(alias, size, 1, count))
+        });
+        lanes.add(name("alias, raw pointers"), Target::None, move || {
+            timed(BATCH, |count| pairs_raw(alias, size, count))
+        });
+        let task = format!("pairs 1 {size} 1 {BATCH}");
+        lanes.add(name("AsmJit"), Target::None, move || asmjit.ask(&task, 1)[0]);
+        lanes.add(name("alias, 64 at a time"), Target::None, move || {
+            timed(BATCH, |count| pairs(alias, size, DEPTH, count))
+        });
+        let task = format!("pairs 1 {size} {DEPTH} {BATCH}");
+        lanes.add(name("AsmJit, 64 at a time"), Target::None, move || asmjit.ask(&task, 1)[0]);
+        lanes.add(name("pwrite"), Target::Most(MOST_PWRITE), move || {
+            timed(BATCH_PWRITE, |count| pairs(pwrite, size, 1, count))
+        });
+    }
+    let name =
+        |what: &str| format!("release and allocate one of 10,000 blocks of 8 to 1031 B{what}");
+    lanes.add(name(""), Target::Most(60.0), || replaced.replace(REPLACED));
+    let task = format!("replace {REPLACED}");
+    lanes.add(name(": AsmJit"), Target::None, move || asmjit.ask(&task, 1)[0]);
     let (mut rows, _) = lanes.run();
 
-    let [used, reserved, side] = asmjit.ask("memory", 3)[..] else { unreachable!() };
-    let memory = |what: &str, value, unit| {
-        Row::new(format!("code: 10,000 live blocks, AsmJit: {what}"), value, unit, Target::None)
+    let (used, side) = replaced.memory();
+    let peer = asmjit.ask("memory", 3);
+    let mut row = |what: &str, value, unit, target| {
+        let name = format!("code: 10,000 blocks of 8 to 1031 B: {what}");
+        rows.push(Row::new(name, value, unit, target));
     };
-    rows.push(memory("used of reserved", used / reserved * 100.0, "%"));
-    rows.push(memory("side data", side, "B"));
+    row("used of reserved", used, "%", Target::Least(88.0));
+    row("used of reserved, AsmJit", peer[0] / peer[1] * 100.0, "%", Target::None);
+    row("side data", side, "B", Target::None);
+    row("side data, AsmJit", peer[2], "B", Target::None);
     rows
 }
 
 /// Two threads that share an allocator, each on its own processor.
 pub fn threads() -> Vec<Row> {
-    let asmjit = Asmjit::start();
+    let asmjit = &Asmjit::start();
+    let (alias, pwrite) = (&allocator(Write::Alias), &allocator(Write::Pwrite));
     let mut lanes = Lanes::default();
-    for size in SIZES {
-        for threads in [1, 2] {
+    let mut ratios = Vec::new();
+    let mut both = |what: String, allocator, size, batch| {
+        let name = |threads| format!("{what}, {threads}");
+        let work = move |count| pairs(allocator, size, 1, count);
+        let one = lanes.add(name("1 thread"), Target::None, move || timed(batch, work));
+        let two =
+            lanes.add(name("2 threads, each"), Target::None, move || timed_twice(batch, work));
+        ratios.push((what, one, two));
+    };
+    for (size, _) in SIZES {
+        let name = format!("alloc + write + free of {size} B: alias");
+        both(name, alias, size, BATCH_OF_THREADS);
+    }
+    let name = "alloc + write + free of 256 B: pwrite".to_owned();
+    both(name, pwrite, 256, BATCH_OF_THREADS_PWRITE);
+    for (size, _) in SIZES {
+        for (threads, what) in [(1, "1 thread"), (2, "2 threads, each")] {
             let task = format!("pairs {threads} {size} 1 {BATCH_OF_THREADS}");
-            let name =
-                format!("code: alloc + write + free of {size} B, {threads} threads, each: AsmJit");
-            let asmjit = &asmjit;
+            let name = format!("alloc + write + free of {size} B: AsmJit, {what}");
             lanes.add(name, Target::None, move || asmjit.ask(&task, 1)[0]);
         }
     }
-    let (rows, _) = lanes.run();
+    let (mut rows, times) = lanes.run();
+    for (what, one, two) in ratios {
+        let name = format!("code: {what}, 2 threads over 1");
+        rows.push(Row::new(name, times.ratio(two, one), "ratio", Target::Most(1.2)));
+    }
     rows
 }
