@@ -10,7 +10,9 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{
     ArenaMemoryProvider, BranchProtection, JITBuilder, JITMemoryKind, JITMemoryProvider, JITModule,
 };
-use cranelift_module::{DataDescription, FuncId, Linkage, Module, default_libcall_names};
+use cranelift_module::{
+    DataDescription, FuncId, FuncOrDataId, Linkage, Module, default_libcall_names,
+};
 use trampfd_code::stage::Stage;
 use trampfd_code::vm::{Meter, Options};
 use trampfd_code_cranelift::StagedMemoryProvider;
@@ -184,6 +186,32 @@ fn a_set_takes_three_system_calls_and_no_mapping_of_its_own() {
     }
     let numbers: i64 = (0..100).sum();
     assert_eq!(function(&module, callee)(1), 3 + numbers + 100 * 1000);
+}
+
+#[test]
+fn memory_is_what_it_is_for_and_no_more() {
+    let (mut module, _) = staged();
+    let signature = unary(&module);
+    let import = module.declare_function("triple", Linkage::Import, &signature).unwrap();
+    let id = define(&mut module, "first", import, 10);
+    module.finalize_definitions().unwrap();
+    assert_eq!(access(module.get_finalized_function(id)), "r-xs");
+    for (name, want) in [("first number", "r--p"), ("first counter", "rw-p")] {
+        let Some(FuncOrDataId::Data(id)) = module.get_name(name) else { panic!("{name}") };
+        assert_eq!(access(module.get_finalized_data(id).0), want, "{name}");
+    }
+}
+
+/// How the page at `ptr` is mapped: "r-xs", for instance.
+fn access(ptr: *const u8) -> String {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let row = maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        (number(start)..number(end)).contains(&(ptr as usize)).then(|| rest[..4].to_owned())
+    });
+    row.unwrap_or_else(|| "none".into())
 }
 
 #[test]

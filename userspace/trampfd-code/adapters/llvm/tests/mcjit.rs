@@ -160,7 +160,7 @@ fn module(number: usize) -> String {
         }
     };
     format!(
-        "@table{number} = internal constant [4 x i32] [i32 10, i32 11, i32 12, i32 13]
+        "@table{number} = constant [4 x i32] [i32 10, i32 11, i32 12, i32 13]
          @count{number} = global i32 0
          declare i32 @host(i32, i8*)
          {declare}
@@ -213,6 +213,17 @@ const SMALL: LLVMCodeModel = LLVMCodeModel::LLVMCodeModelSmall;
 fn modules_call_each_other_and_the_program_and_have_their_data() {
     let (engine, watch) = staged(Options::default(), DEFAULT);
     use_engine(&engine, Some(&watch));
+}
+
+#[test]
+fn sections_are_what_they_are_for_and_no_more() {
+    let (engine, watch) = staged(Options::default(), DEFAULT);
+    use_engine(&engine, Some(&watch));
+    // SAFETY: an engine that is there.
+    let data = |name: &CStr| unsafe { LLVMGetGlobalValueAddress(engine.engine, name.as_ptr()) };
+    assert_eq!(access(engine.address("f0")), "r-xs");
+    assert_eq!(access(data(c"table0")), "r--p");
+    assert_eq!(access(data(c"count0")), "rw-p");
 }
 
 #[test]
@@ -370,11 +381,17 @@ fn code_that_cannot_be_made_executable_is_told() {
 }
 
 fn is_executable(address: u64) -> bool {
+    access(address).starts_with("r-x")
+}
+
+/// How the page at `address` is mapped: "r-xs", for instance.
+fn access(address: u64) -> String {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    maps.lines().any(|line| {
+    let row = maps.lines().find_map(|line| {
         let (range, rest) = line.split_once(' ').unwrap();
         let (start, end) = range.split_once('-').unwrap();
         let number = |text| u64::from_str_radix(text, 16).unwrap();
-        (number(start)..number(end)).contains(&address) && rest.starts_with("r-x")
-    })
+        (number(start)..number(end)).contains(&address).then(|| rest[..4].to_owned())
+    });
+    row.unwrap_or_else(|| "none".into())
 }
