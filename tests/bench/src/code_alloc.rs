@@ -38,12 +38,36 @@ struct Lanes<'a> {
     lanes: Vec<Box<dyn FnMut() -> f64 + 'a>>,
 }
 
+/// A row for what two threads take over one.
+struct Both {
+    name: String,
+    target: Target,
+    /// Places in the times.
+    one: usize,
+    two: usize,
+}
+
 impl<'a> Lanes<'a> {
     /// Its place in the times.
     fn add(&mut self, name: String, target: Target, lane: impl FnMut() -> f64 + 'a) -> usize {
         self.rows.push((format!("code: {name}"), target));
         self.lanes.push(Box::new(lane));
         self.lanes.len() - 1
+    }
+
+    /// One thread, and each of two.
+    fn both(
+        &mut self,
+        what: String,
+        target: Target,
+        count: usize,
+        work: impl Fn(usize) + Sync + Copy + 'a,
+    ) -> Both {
+        let one = format!("{what}, 1 thread");
+        let one = self.add(one, Target::None, move || timed(count, work));
+        let two = format!("{what}, 2 threads, each");
+        let two = self.add(two, Target::None, move || timed_twice(count, work));
+        Both { name: format!("code: {what}, 2 threads over 1"), target, one, two }
     }
 
     /// The medians, and the times behind them.
@@ -86,6 +110,14 @@ fn pairs_raw(allocator: &JitAllocator, size: usize, count: usize) {
             rw.copy_from_nonoverlapping(CODE.as_ptr(), size);
             allocator.release(black_box(rx)).expect("a block of ours");
         }
+    }
+}
+
+/// Writes only, each thread to memory of its own.
+fn copies(count: usize) {
+    let mut to = [0; 4096];
+    for _ in 0..count {
+        black_box(&mut to).copy_from_slice(black_box(&CODE));
     }
 }
 
@@ -218,20 +250,17 @@ pub fn threads() -> Vec<Row> {
     let (alias, pwrite) = (&allocator(Write::Alias), &allocator(Write::Pwrite));
     let mut lanes = Lanes::default();
     let mut ratios = Vec::new();
-    let mut both = |what: String, allocator, size, batch| {
-        let name = |threads| format!("{what}, {threads}");
-        let work = move |count| pairs(allocator, size, 1, count);
-        let one = lanes.add(name("1 thread"), Target::None, move || timed(batch, work));
-        let two =
-            lanes.add(name("2 threads, each"), Target::None, move || timed_twice(batch, work));
-        ratios.push((what, one, two));
-    };
+    let most = Target::Most(1.2);
     for (size, _) in SIZES {
         let name = format!("alloc + write + free of {size} B: alias");
-        both(name, alias, size, BATCH_OF_THREADS);
+        let work = move |count| pairs(alias, size, 1, count);
+        ratios.push(lanes.both(name, most, BATCH_OF_THREADS, work));
     }
     let name = "alloc + write + free of 256 B: pwrite".to_owned();
-    both(name, pwrite, 256, BATCH_OF_THREADS_PWRITE);
+    let work = move |count| pairs(pwrite, 256, 1, count);
+    ratios.push(lanes.both(name, most, BATCH_OF_THREADS_PWRITE, work));
+    let name = "only copying 4096 B, for comparison".to_owned();
+    ratios.push(lanes.both(name, Target::None, BATCH_OF_THREADS, copies));
     for (size, _) in SIZES {
         for (threads, what) in [(1, "1 thread"), (2, "2 threads, each")] {
             let task = format!("pairs {threads} {size} 1 {BATCH_OF_THREADS}");
@@ -240,9 +269,8 @@ pub fn threads() -> Vec<Row> {
         }
     }
     let (mut rows, times) = lanes.run();
-    for (what, one, two) in ratios {
-        let name = format!("code: {what}, 2 threads over 1");
-        rows.push(Row::new(name, times.ratio(two, one), "ratio", Target::Most(1.2)));
+    for Both { name, target, one, two } in ratios {
+        rows.push(Row::new(name, times.ratio(two, one), "ratio", target));
     }
     rows
 }
