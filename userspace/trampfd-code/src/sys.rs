@@ -1,9 +1,11 @@
 //! Every system call of this crate, each counted: what [`vm::Stats`](crate::vm::Stats) says was
 //! done is what went through here.
 
+pub(crate) mod folder;
+
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -253,6 +255,35 @@ pub(crate) fn create(counts: &Counts, path: &Path, mode: Mode) -> io::Result<Own
 pub(crate) fn open_readable(counts: &Counts, path: &Path) -> io::Result<OwnedFd> {
     counts.call();
     Ok(fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// A file to which is only appended, made if it was not there; no link, and this user's own.
+pub(crate) fn append_to(counts: &Counts, path: &Path, mode: Mode) -> io::Result<OwnedFd> {
+    let how = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    counts.call();
+    let fd = fs::open(path, how | OFlags::NONBLOCK, mode)?;
+    let stat = stat(counts, fd.as_fd())?;
+    let is_file = fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::RegularFile;
+    if !is_file || stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_nlink != 1 {
+        return Err(io::Error::other("the file is somebody else's, or no file"));
+    }
+    Ok(fd)
+}
+
+/// CLOCK_MONOTONIC.
+pub(crate) fn monotonic_nanoseconds(counts: &Counts) -> u64 {
+    counts.call();
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes to `now`, and nothing else; the clock is there on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// The kernel's number of this thread.
+pub(crate) fn thread_number(counts: &Counts) -> u32 {
+    counts.call();
+    // SAFETY: returns a number, and does nothing else.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
 pub(crate) fn unlink(counts: &Counts, path: &Path) -> io::Result<()> {

@@ -56,6 +56,15 @@ pub(super) struct Placed<M> {
     pub(super) len: usize,
 }
 
+/// How much of a [`Draft`] there is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    code: usize,
+    constants: usize,
+    slots: usize,
+    fixups: usize,
+}
+
 /// All code of a batch, and what it refers to.
 #[derive(Debug)]
 pub(super) struct Draft<M> {
@@ -84,6 +93,25 @@ impl<M: Copy + Eq + Hash> Draft<M> {
             methods: Vec::new(),
             wrong: None,
         }
+    }
+
+    /// Where it is now.
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            code: self.code.len(),
+            constants: self.constants.len(),
+            slots: self.slots.len(),
+            fixups: self.fixups.len(),
+        }
+    }
+
+    /// Forgets all that came after `mark`, but for what was wrong.
+    pub(super) fn back_to(&mut self, mark: Mark) {
+        self.code.truncate(mark.code);
+        self.constants.truncate(mark.constants);
+        self.slots.truncate(mark.slots);
+        self.slot_of.retain(|_, slot| (slot.0 as usize) < mark.slots);
+        self.fixups.truncate(mark.fixups);
     }
 
     /// For the code of one more method.

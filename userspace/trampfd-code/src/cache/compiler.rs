@@ -12,9 +12,9 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// It is asked by one thread at a time, and must not ask the cache that it works for: not by
 /// [`Cache::get`](super::Cache::get), nor by running a method of it that calls one that was not
 /// compiled yet ([`Error::Nested`]).
-pub trait Compiler {
+pub trait Compiler: Send {
     /// Names a method in this process.
-    type Method: Copy + Eq + Hash;
+    type Method: Copy + Eq + Hash + Send;
 
     /// Names it in files, and changes when its source does. What changes the code of all methods
     /// (the compiler's own version, features of the processor, options) belongs into
@@ -33,7 +33,8 @@ pub trait Compiler {
     ///
     /// # Errors
     ///
-    /// Its own; then nothing of the batch is kept ([`Error::Compiler`]).
+    /// Its own: [`Error::Compiler`] if it is the method that was called; another is left out of
+    /// the batch, and asked for again when it is called.
     fn compile(
         &mut self,
         method: Self::Method,

@@ -75,26 +75,52 @@
 //! By the limit ([`Options::limit`]), by [`Cache::clear`], or by hand: a mapped batch stays as it
 //! is.
 
+mod arch;
+mod batch;
+mod build;
 mod code;
 mod compiler;
 mod error;
+mod folder;
+mod format;
+mod graph;
 mod key;
+mod lazy;
 mod options;
 mod reason;
+mod state;
+mod table;
 
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use code::{Code, Constant, Slot, Target};
 pub use compiler::{Compiler, Failure};
 pub use error::Error;
+pub use format::{Contents, parse};
 pub use key::Key;
 pub use options::{Event, Happened, Options, Stats, Verity};
 pub use reason::Reason;
 
+use folder::Folder;
+use format::Callee;
+use lazy::{Guard, Lazy};
+use state::{Resolved, State, To};
+
 /// Compiled methods: those of this process, and those in a folder's files.
-#[derive(Debug)]
+///
+/// Threads may use it at the same time. So may a child of fork, for which all that was mapped is
+/// there, if no other thread was using it at the fork: what the child compiles and loads after
+/// that is its own, and the files are both's.
 pub struct Cache<C: Compiler> {
-    compiler: std::sync::Mutex<C>,
+    lazy: Box<Lazy<C>>,
+}
+
+/// The compiler and the files, which one thread at a time uses.
+struct Work<C> {
+    compiler: C,
+    folder: Folder,
 }
 
 impl<C: Compiler> Cache<C> {
@@ -103,39 +129,45 @@ impl<C: Compiler> Cache<C> {
     /// # Errors
     ///
     /// [`Error::Folder`], [`Error::ForeignFolder`], [`Error::OpenFolder`].
-    pub fn open(_dir: &Path, _compiler: C, _options: Options) -> Result<Cache<C>, Error> {
-        unimplemented!()
+    pub fn open(dir: &Path, compiler: C, options: Options) -> Result<Cache<C>, Error> {
+        let state = State::new(options.protect_got);
+        let folder = Folder::open(dir, &options, &state.meter)?;
+        Ok(Cache { lazy: Lazy::new(Work { compiler, folder }, state) })
     }
 
     /// The address of a method's code: known already, or loaded, or compiled. It stays valid
-    /// until [`Cache::unload`] or the cache is dropped.
+    /// until [`Cache::unload`] or the cache is dropped, after which no thread may run it.
     ///
     /// # Errors
     ///
     /// Those of the compiler, of its code, of writing a file, and of mapping it. A file that
     /// cannot be used is no error.
-    pub fn get(&self, _method: C::Method) -> Result<*const u8, Error> {
-        unimplemented!()
+    pub fn get(&self, method: C::Method) -> Result<*const u8, Error> {
+        self.lazy.get(method, None).map(|address| address as *const u8)
     }
 
     /// The address of a method's code, if it is mapped.
-    pub fn compiled(&self, _method: C::Method) -> Option<*const u8> {
-        unimplemented!()
+    pub fn compiled(&self, method: C::Method) -> Option<*const u8> {
+        self.lazy.state().table.address(method).map(|address| address as *const u8)
     }
 
-    /// Uses the compiler.
-    pub fn with_compiler<R>(&self, f: impl FnOnce(&mut C) -> R) -> R {
-        f(&mut self.compiler.lock().unwrap())
+    /// Uses the compiler: to tell it of more methods, for instance.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nested`].
+    pub fn with_compiler<R>(&self, f: impl FnOnce(&mut C) -> R) -> Result<R, Error> {
+        Ok(f(&mut self.lazy.work()?.compiler))
     }
 
     /// What happened since this was asked last; of very many events the latest.
     pub fn take_events(&self) -> Vec<Event> {
-        unimplemented!()
+        self.lazy.state().events.drain(..).collect()
     }
 
     /// What was done until now.
     pub fn stats(&self) -> Stats {
-        unimplemented!()
+        self.lazy.state().stats()
     }
 
     /// Unmaps all batches. Files stay, and are known still.
@@ -143,24 +175,125 @@ impl<C: Compiler> Cache<C> {
     /// # Safety
     ///
     /// No thread runs code of this cache, or will by an address that it got before.
-    pub unsafe fn unload(&self) {}
+    pub unsafe fn unload(&self) {
+        self.lazy.state().unload();
+    }
 
     /// Removes the files of all batches. What is mapped stays.
     ///
     /// # Errors
     ///
-    /// [`Error::Folder`].
+    /// [`Error::Publish`]; [`Error::Nested`].
     pub fn clear(&self) -> Result<(), Error> {
-        unimplemented!()
+        self.lazy.work()?.folder.clear()
     }
 }
 
-/// What a file of the cache says, its hash not checked: `bytes` are all of it. For any bytes it
-/// returns.
-///
-/// # Errors
-///
-/// Why they are not a batch.
-pub fn parse(_bytes: &[u8]) -> Result<(), Reason> {
-    unimplemented!()
+impl<C: Compiler> fmt::Debug for Cache<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl<C: Compiler> Lazy<C> {
+    /// The address of a method, which may be in the batch of `home`.
+    fn get(&self, method: C::Method, home: Option<Key>) -> Result<usize, Error> {
+        let address = || self.state().table.address(method);
+        if let Some(address) = address() {
+            return Ok(address);
+        }
+        let mut work = self.work()?;
+        let key = work.compiler.key(method);
+        for root in [home, Some(key)].into_iter().flatten() {
+            // Another thread may have been faster.
+            if let Some(address) = address() {
+                return Ok(address);
+            }
+            if !self.state().has(&root) {
+                self.load(&mut work, root)?;
+            }
+        }
+        if let Some(address) = address() {
+            return Ok(address);
+        }
+        self.compile(&mut work, method, key)?;
+        address().ok_or(Error::Keys(key))
+    }
+
+    /// Maps the batch of `root`, if there is a file that can be used.
+    fn load(&self, work: &mut Guard<'_, C>, root: Key) -> Result<(), Error> {
+        let found = match work.folder.load(&root) {
+            Ok(None) => return Ok(()),
+            Ok(Some(found)) => found,
+            Err(reason) => {
+                self.state().happened(root, Happened::Ignored(reason));
+                return Ok(());
+            }
+        };
+        let resolved = match resolve(&work.compiler, &found.contents) {
+            Ok(resolved) => resolved,
+            Err(reason) => {
+                self.state().happened(root, Happened::Ignored(reason));
+                return Ok(());
+            }
+        };
+        let batch = self.map(&found.fd, &found.contents)?;
+        if !work.folder.confirm(&found) {
+            self.state().happened(root, Happened::Ignored(Reason::Changed));
+            return Ok(());
+        }
+        let methods = resolved.methods.len();
+        let mut state = self.state();
+        state.install(batch, &found.contents, resolved)?;
+        state.happened(root, Happened::Loaded { methods, known: found.known });
+        Ok(())
+    }
+
+    fn compile(&self, work: &mut Guard<'_, C>, method: C::Method, root: Key) -> Result<(), Error> {
+        let Work { compiler, folder } = &mut **work;
+        let draft = graph::collect(compiler, method, |m| self.state().table.address(m).is_some())?;
+        let home = |m| self.state().table.root(m);
+        let bytes = build::build(draft, compiler, folder.version(), home)?;
+        let not_ours = |reason| match reason {
+            Reason::Helper(name) => Error::Helper(name),
+            Reason::Stale(key) => Error::Keys(key),
+            other => Error::Publish {
+                what: "reading what was written",
+                error: std::io::Error::other(other),
+            },
+        };
+        let contents = Arc::new(parse(&bytes).map_err(not_ours)?);
+        let resolved = resolve(compiler, &contents).map_err(not_ours)?;
+        let fd = folder.publish(&root, &bytes)?;
+        let batch = self.map(&fd, &contents)?;
+        let removed = folder.tidy(&root)?;
+        let methods = resolved.methods.len();
+        let mut state = self.state();
+        state.install(batch, &contents, resolved)?;
+        state.happened(root, Happened::Compiled { methods });
+        for key in removed {
+            state.happened(key, Happened::Evicted);
+        }
+        Ok(())
+    }
+}
+
+/// Who the methods and helpers of a file are in this process.
+fn resolve<C: Compiler>(compiler: &C, contents: &Contents) -> Result<Resolved<C::Method>, Reason> {
+    let find = |key: &Key| compiler.find(key).ok_or(Reason::Stale(*key));
+    let methods = contents.methods.iter().map(|method| find(&method.key));
+    let slots = contents.slots.iter().map(|callee| match callee {
+        Callee::Inside(n) => Ok(To::Inside(*n)),
+        Callee::Outside { key, home, stub } => {
+            find(key).map(|method| To::Outside { method, home: *home, stub: *stub })
+        }
+        Callee::Helper(name) => match compiler.helper(name) {
+            Some(address) => Ok(To::Helper(address as usize)),
+            None => Err(Reason::Helper(name.clone())),
+        },
+    });
+    Ok(Resolved {
+        methods: methods.collect::<Result<_, Reason>>()?,
+        slots: slots.collect::<Result<_, Reason>>()?,
+    })
 }
