@@ -13,11 +13,21 @@
 //! Pages are not shared between pools; inside a pool sections of the same kind share them,
 //! whatever set they are of. The number of mappings does not grow with sections, sets or pools.
 
+mod arena;
 mod error;
+mod extents;
+mod plan;
+mod pool;
+mod pools;
 mod section;
 mod set;
+mod tail;
+
+use std::sync::{Mutex, MutexGuard};
 
 pub use error::Error;
+pub use pool::Pool;
+pub use pools::Pools;
 pub use section::{Kind, Placed, Request, Section, Set};
 pub use set::{Layout, SetBuilder};
 
@@ -43,89 +53,6 @@ impl Default for Options {
     }
 }
 
-/// Pools that are near each other: code of each reaches code and data of all by signed
-/// displacements of 32 bits. Clones are the same pools.
-#[derive(Clone, Debug)]
-pub struct Pools {}
-
-impl Pools {
-    /// No pool yet; with [`Options::default`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Memory`].
-    pub fn new() -> Result<Pools, Error> {
-        Pools::with(Options::default())
-    }
-
-    /// No pool yet.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Memory`]; [`Error::TooLarge`] for arenas that do not lie within reach.
-    pub fn with(options: Options) -> Result<Pools, Error> {
-        todo!()
-    }
-
-    /// A new, empty pool.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::IdInUse`], [`Error::Memory`].
-    pub fn create(&self, id: u64) -> Result<Pool, Error> {
-        todo!()
-    }
-
-    /// Frees a pool: its sections are gone, nothing of other pools is touched. Nobody may run or
-    /// use them any more.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoSuchPool`]; [`Error::Memory`]: the pool is gone, but memory of it could not be
-    /// given back.
-    pub fn free(&self, id: u64) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// What was taken until now.
-    pub fn stats(&self) -> Stats {
-        todo!()
-    }
-}
-
-/// A pool: sets of sections that are freed together.
-///
-/// Dropping it frees it, as [`Pools::free`] does; [`Pool::leak`] keeps it.
-#[derive(Debug)]
-pub struct Pool {}
-
-impl Pool {
-    /// What it was created with.
-    pub fn id(&self) -> u64 {
-        todo!()
-    }
-
-    /// A new set, with no requests yet.
-    pub fn set(&self) -> SetBuilder {
-        todo!()
-    }
-
-    /// From here nothing of the pool's code and read-only data can be written by this library:
-    /// no alias is left. Read-write data stays as it is. A second time does nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoSuchPool`], [`Error::Memory`].
-    pub fn finalise(&self) -> Result<(), Error> {
-        todo!()
-    }
-
-    /// The pool stays until [`Pools::free`], or until the process ends.
-    pub fn leak(self) {
-        todo!()
-    }
-}
-
 /// What [`Pools`] have taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -140,4 +67,8 @@ pub struct Stats {
     pub committed: usize,
     /// Bytes of those sections.
     pub payload: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
