@@ -60,6 +60,7 @@ const UNSAFE: &[&str] = &[
     "userspace/trampfd-code/src/cache/batch.rs",
     "userspace/trampfd-code/src/cache/lazy.rs",
     "userspace/trampfd-code/src/cache/mod.rs",
+    "userspace/trampfd-code/src/pool/arena.rs",
     "userspace/trampfd-code/src/stage/in_place.rs",
     "userspace/trampfd-code/src/stage/span.rs",
     "userspace/trampfd-code/src/sys.rs",
