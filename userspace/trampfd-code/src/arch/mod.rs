@@ -3,4 +3,4 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 mod this;
 
-pub(crate) use this::{TRAP, flush};
+pub(crate) use this::{TRAP, flush, thread_pointer};
