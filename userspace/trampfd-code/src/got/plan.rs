@@ -1,0 +1,600 @@
+//! What a set of objects needs, before anything has an address: which sections are loaded, what
+//! each name means, and which entries and stubs there will be, counted.
+
+use std::collections::{HashMap, HashSet};
+
+use super::arch::{self, Entry, Form, Target};
+use super::object::{Home, Object, Use};
+use super::{Counts, Error, ObjectCounts, Site, Symbol, unwind_table};
+
+/// The parts of a set that get memory, and what every relocation of it refers to.
+pub(super) struct Plan {
+    pub(super) parts: Vec<Part>,
+    /// Part and offset, by object and section.
+    homes: Vec<Vec<Option<(usize, usize)>>>,
+    pub(super) names: HashMap<String, Meaning>,
+    pub(super) outside: Vec<Outside>,
+    /// Offset of each common symbol in its part.
+    commons: Vec<usize>,
+    pub(super) entries: HashMap<(Entry, Meaning), Slot>,
+    pub(super) stubs: HashMap<Meaning, Slot>,
+    pub(super) block: Block,
+    pub(super) counts: Counts,
+    pub(super) table: Option<usize>,
+    pub(super) stub_part: Option<usize>,
+    pub(super) common_part: Option<usize>,
+}
+
+/// What becomes one section of the pool.
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) kind: Use,
+    pub(super) len: usize,
+    pub(super) align: usize,
+    /// Object, section, offset in the part.
+    pub(super) of: Vec<(usize, usize, usize)>,
+}
+
+/// What a symbol means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Meaning {
+    Nothing,
+    /// `_GLOBAL_OFFSET_TABLE_`.
+    Table,
+    /// `__dso_handle`: what tells this set from others.
+    Set,
+    /// `_TLS_MODULE_BASE_`: the start of the set's block.
+    Block,
+    /// Object and symbol.
+    Here(usize, usize),
+    Common(usize),
+    Outside(usize),
+}
+
+/// A name that the set does not define.
+pub(super) struct Outside {
+    pub(super) name: String,
+    /// The first object that refers to it.
+    pub(super) object: usize,
+    pub(super) weak: bool,
+    pub(super) symbol: Option<Symbol>,
+    /// Which of the sets that are shared with defines it.
+    pub(super) from: Option<usize>,
+}
+
+/// An entry or a stub.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Slot {
+    /// The set's own: bytes from the start of the table, or of the stubs.
+    Own(usize),
+    /// The address of another set's: which of those that are shared with.
+    Shared(usize, usize),
+}
+
+/// The variables each thread has a block of.
+#[derive(Clone, Default)]
+pub(super) struct Block {
+    pub(super) len: usize,
+    pub(super) align: usize,
+    /// Bytes that do not begin as zeros, and their part.
+    pub(super) image: usize,
+    pub(super) image_part: Option<usize>,
+    /// Offset in the block, by object and section.
+    homes: HashMap<(usize, usize), usize>,
+    /// The first place that needs it at a fixed distance from the thread pointer.
+    pub(super) fixed: Option<Site>,
+}
+
+/// What other sets offer, and what the program does.
+pub(super) trait Surroundings {
+    /// What a name means, and which set says so.
+    fn symbol(&self, name: &str) -> Option<(Symbol, Option<usize>)>;
+    /// An entry for the same symbol with the same contents: set and address.
+    fn entry(&self, name: &str, entry: Entry, symbol: Option<Symbol>) -> Option<(usize, usize)>;
+    /// A stub for the same symbol and address: set and address.
+    fn stub(&self, name: &str, symbol: Option<Symbol>) -> Option<(usize, usize)>;
+    /// Whether what other sets have is taken to be in reach.
+    fn near(&self) -> bool;
+}
+
+/// A relocation, understood.
+pub(super) struct Reference {
+    pub(super) form: Form,
+    pub(super) meaning: Meaning,
+    pub(super) offset: usize,
+    pub(super) addend: i64,
+    pub(super) symbol: usize,
+}
+
+/// Bytes of an entry.
+pub(super) fn entry_len(entry: Entry) -> usize {
+    match entry {
+        Entry::Address | Entry::FromThread => 8,
+        Entry::Variable | Entry::Block => 16,
+    }
+}
+
+impl Plan {
+    /// `limit`: most bytes of memory. `unwind`: whether tables for the unwinder are loaded.
+    pub(super) fn new(
+        objects: &[Object],
+        around: &dyn Surroundings,
+        limit: u64,
+        unwind: bool,
+    ) -> Result<Plan, Error> {
+        let mut plan = Plan {
+            parts: Vec::new(),
+            homes: Vec::new(),
+            names: HashMap::new(),
+            outside: Vec::new(),
+            commons: Vec::new(),
+            entries: HashMap::new(),
+            stubs: HashMap::new(),
+            block: Block { align: 1, ..Block::default() },
+            counts: Counts::default(),
+            table: None,
+            stub_part: None,
+            common_part: None,
+        };
+        plan.place(objects, limit, unwind)?;
+        let commons = plan.define(objects, limit)?;
+        plan.count(objects, around)?;
+        plan.add_own_parts(commons);
+        Ok(plan)
+    }
+
+    /// Gives each section that is loaded a place in a part.
+    fn place(&mut self, objects: &[Object], limit: u64, unwind: bool) -> Result<(), Error> {
+        let mut seen = HashSet::new();
+        let mut total = 0u64;
+        let mut tables = Vec::new();
+        let (mut images, mut zeros) = (Vec::new(), Vec::new());
+        for (o, object) in objects.iter().enumerate() {
+            let mut homes = vec![None; object.sections.len()];
+            let mut other_copy = vec![false; object.sections.len()];
+            for group in &object.groups {
+                if !seen.insert(&group.signature) {
+                    group.members.iter().for_each(|&member| other_copy[member] = true);
+                }
+            }
+            for (s, section) in object.sections.iter().enumerate() {
+                let skip = section.used == Use::Nothing || section.used == Use::Unwind && !unwind;
+                if skip || other_copy[s] {
+                    continue;
+                }
+                total = total.saturating_add(section.len).saturating_add(section.align as u64);
+                if total > limit {
+                    let (object, section) = (object.name.clone(), section.name.clone());
+                    return Err(Error::TooLarge { object, section, len: total, limit });
+                }
+                match section.used {
+                    Use::Unwind => {
+                        unwind_table::check(object.bytes(s)).map_err(|reason| Error::Unwind {
+                            object: object.name.clone(),
+                            reason,
+                        })?;
+                        tables.push((o, s));
+                    }
+                    Use::Thread if section.data.is_empty() => zeros.push((o, s)),
+                    Use::Thread => images.push((o, s)),
+                    _ => {
+                        homes[s] = Some((self.parts.len(), 0));
+                        self.parts.push(Part {
+                            name: format!("{}:{}", object.name, section.name),
+                            kind: section.used,
+                            len: section.len as usize,
+                            align: section.align,
+                            of: vec![(o, s, 0)],
+                        });
+                    }
+                }
+            }
+            self.homes.push(homes);
+        }
+        let block = &mut self.block;
+        for &(o, s) in images.iter().chain(&zeros) {
+            let section = &objects[o].sections[s];
+            let at = block.len.next_multiple_of(section.align);
+            block.homes.insert((o, s), at);
+            block.len = at + section.len as usize;
+            block.align = block.align.max(section.align);
+            if !section.data.is_empty() {
+                block.image = block.len;
+            }
+        }
+        if block.image > 0 {
+            block.image_part = Some(self.parts.len());
+            let of: Vec<_> = images.iter().map(|&(o, s)| (o, s, block.homes[&(o, s)])).collect();
+            let (len, align) = (block.image, block.align);
+            self.add(Part { name: ".tdata".into(), kind: Use::ReadOnly, len, align, of });
+        }
+        if !tables.is_empty() {
+            // One table, without gaps, which would end it, and with an end.
+            let mut len = 0;
+            let mut of = Vec::new();
+            for (o, s) in tables {
+                of.push((o, s, len));
+                len += objects[o].sections[s].len as usize;
+            }
+            len += unwind_table::END.len();
+            self.add(Part { name: ".eh_frame".into(), kind: Use::Unwind, len, align: 8, of });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, part: Part) -> usize {
+        for &(o, s, at) in &part.of {
+            self.homes[o][s] = Some((self.parts.len(), at));
+        }
+        self.parts.push(part);
+        self.parts.len() - 1
+    }
+
+    /// Decides which definition each name means. Bytes and alignment of common symbols are
+    /// returned.
+    fn define(&mut self, objects: &[Object], limit: u64) -> Result<(usize, usize), Error> {
+        let mut commons: Vec<(&str, u64, usize)> = Vec::new();
+        for (o, object) in objects.iter().enumerate() {
+            for (s, symbol) in object.symbols.iter().enumerate() {
+                if symbol.local || symbol.name.is_empty() {
+                    continue;
+                }
+                match symbol.home {
+                    Home::Undefined => continue,
+                    Home::Section(section) if !self.is_loaded(o, section) => continue,
+                    Home::Common if symbol.thread => {
+                        let reason = format!("{}: thread-local and common", symbol.name);
+                        return Err(Error::Malformed { object: object.name.clone(), reason });
+                    }
+                    _ => {}
+                }
+                let old = self.names.get(&symbol.name).copied();
+                let new = match (old, symbol.home) {
+                    (Some(Meaning::Common(c)), Home::Common) => {
+                        let common = &mut commons[c];
+                        common.1 = common.1.max(symbol.size);
+                        common.2 = common.2.max(symbol.value as usize);
+                        continue;
+                    }
+                    (Some(Meaning::Here(other, its)), Home::Common)
+                        if !objects[other].symbols[its].weak =>
+                    {
+                        continue;
+                    }
+                    (_, Home::Common) => {
+                        commons.push((&symbol.name, symbol.size, symbol.value as usize));
+                        Meaning::Common(commons.len() - 1)
+                    }
+                    (Some(_), _) if symbol.weak => continue,
+                    (Some(Meaning::Here(other, its)), _) if !objects[other].symbols[its].weak => {
+                        return Err(Error::Duplicate {
+                            symbol: symbol.name.clone(),
+                            first: objects[other].name.clone(),
+                            second: object.name.clone(),
+                        });
+                    }
+                    _ => Meaning::Here(o, s),
+                };
+                self.names.insert(symbol.name.clone(), new);
+            }
+        }
+        let (mut len, mut most) = (0u64, 1);
+        for (c, &(name, size, align)) in commons.iter().enumerate() {
+            if self.names.get(name) != Some(&Meaning::Common(c)) {
+                self.commons.push(0);
+                continue;
+            }
+            let at = len.next_multiple_of(align as u64);
+            self.commons.push(at as usize);
+            len = at.saturating_add(size);
+            most = most.max(align);
+            if len > limit {
+                let (object, section) = ("the set".into(), "COMMON".into());
+                return Err(Error::TooLarge { object, section, len, limit });
+            }
+        }
+        Ok((len as usize, most))
+    }
+
+    fn is_loaded(&self, object: usize, section: usize) -> bool {
+        self.homes[object][section].is_some() || self.block.homes.contains_key(&(object, section))
+    }
+
+    /// Looks at every relocation for the entries and stubs it needs.
+    fn count(&mut self, objects: &[Object], around: &dyn Surroundings) -> Result<(), Error> {
+        let (mut table, mut stubs) = (0, 0);
+        for o in 0..objects.len() {
+            let mut entries_of = HashSet::new();
+            let mut stubs_of = HashSet::new();
+            for s in 0..objects[o].sections.len() {
+                if self.homes[o][s].is_none() {
+                    continue;
+                }
+                for r in 0..objects[o].sections[s].relocations.len() {
+                    self.note_outside(objects, (o, s, r), around);
+                    let Some(reference) = self.reference(objects, (o, s, r), around.near())? else {
+                        continue;
+                    };
+                    let meaning = reference.meaning;
+                    let is_here = matches!(meaning, Meaning::Here(..) | Meaning::Block);
+                    let mut need = None;
+                    match reference.form.target {
+                        Target::Entry(entry) => need = Some(entry),
+                        Target::Callee if self.needs_stub(meaning, around.near()) => {
+                            stubs_of.insert(meaning);
+                            let own = || {
+                                need = Some(Entry::Address);
+                                stubs += arch::STUB_LEN;
+                                Slot::Own(stubs - arch::STUB_LEN)
+                            };
+                            match self.stubs.get(&meaning) {
+                                Some(Slot::Own(_)) => need = Some(Entry::Address),
+                                Some(Slot::Shared(..)) => {}
+                                None => {
+                                    let (name, symbol) = self.seen(meaning);
+                                    let found = name.and_then(|name| around.stub(name, symbol));
+                                    let slot = found.map(|(i, at)| Slot::Shared(i, at));
+                                    let slot = slot.unwrap_or_else(own);
+                                    self.stubs.insert(meaning, slot);
+                                }
+                            }
+                        }
+                        _ if meaning == Meaning::Set => need = Some(Entry::Address),
+                        _ => {}
+                    }
+                    let target = reference.form.target;
+                    let fixed = [Target::FromThread, Target::Entry(Entry::FromThread)];
+                    if is_here && fixed.contains(&target) && self.block.fixed.is_none() {
+                        self.block.fixed = Some(self.site(objects, (o, s, r)));
+                    }
+                    let Some(entry) = need else { continue };
+                    let key = (entry, if entry == Entry::Block { Meaning::Block } else { meaning });
+                    entries_of.insert(key);
+                    if self.entries.contains_key(&key) {
+                        continue;
+                    }
+                    let (name, symbol) = self.seen(meaning);
+                    let found = name.and_then(|name| around.entry(name, entry, symbol));
+                    let slot = match found {
+                        Some((i, at)) => Slot::Shared(i, at),
+                        None => {
+                            table += entry_len(entry);
+                            Slot::Own(table - entry_len(entry))
+                        }
+                    };
+                    self.entries.insert(key, slot);
+                }
+            }
+            self.counts.objects.push(ObjectCounts {
+                name: objects[o].name.clone(),
+                entries: entries_of.len(),
+                stubs: stubs_of.len(),
+            });
+        }
+        let own = |slot: &&Slot| matches!(slot, Slot::Own(_));
+        let counts = &mut self.counts;
+        counts.entries = self.entries.values().filter(own).count();
+        counts.stubs = self.stubs.values().filter(own).count();
+        counts.shared_entries = self.entries.len() - counts.entries;
+        counts.shared_stubs = self.stubs.len() - counts.stubs;
+        counts.table = table;
+        Ok(())
+    }
+
+    /// The table, the stubs and the common symbols.
+    fn add_own_parts(&mut self, (len, align): (usize, usize)) {
+        let part = |name: &str, kind, len, align| Part {
+            name: name.into(),
+            kind,
+            len,
+            align,
+            of: Vec::new(),
+        };
+        if len > 0 {
+            self.common_part = Some(self.add(part("COMMON", Use::ReadWrite, len, align)));
+        }
+        // There is a place for the table also where only its address is asked for.
+        self.table = Some(self.add(part(".got", Use::ReadOnly, self.counts.table, 16)));
+        if self.counts.stubs > 0 {
+            let len = self.counts.stubs * arch::STUB_LEN;
+            self.stub_part = Some(self.add(part(".stubs", Use::Code, len, arch::STUB_ALIGN)));
+        }
+    }
+
+    fn note_outside(
+        &mut self,
+        objects: &[Object],
+        (o, s, r): (usize, usize, usize),
+        around: &dyn Surroundings,
+    ) {
+        let symbol = &objects[o].symbols[objects[o].sections[s].relocations[r].symbol];
+        if symbol.local || symbol.name.is_empty() || self.names.contains_key(&symbol.name) {
+            return;
+        }
+        let meaning = match symbol.name.as_str() {
+            "_GLOBAL_OFFSET_TABLE_" => Meaning::Table,
+            "__dso_handle" => Meaning::Set,
+            "_TLS_MODULE_BASE_" => Meaning::Block,
+            name => {
+                let found = around.symbol(name);
+                self.outside.push(Outside {
+                    name: name.into(),
+                    object: o,
+                    weak: true,
+                    symbol: found.map(|(symbol, _)| symbol),
+                    from: found.and_then(|(_, set)| set),
+                });
+                Meaning::Outside(self.outside.len() - 1)
+            }
+        };
+        self.names.insert(symbol.name.clone(), meaning);
+    }
+
+    /// What relocation `r` of section `s` of object `o` refers to; none, if it is left as it is.
+    pub(super) fn reference(
+        &mut self,
+        objects: &[Object],
+        at: (usize, usize, usize),
+        near: bool,
+    ) -> Result<Option<Reference>, Error> {
+        let (o, s, r) = at;
+        let (object, section) = (&objects[o], &objects[o].sections[s]);
+        let relocation = section.relocations[r];
+        let symbol = &object.symbols[relocation.symbol];
+        let meaning = if symbol.local || symbol.name.is_empty() {
+            match (relocation.symbol, symbol.home) {
+                (0, _) | (_, Home::Undefined) => Meaning::Nothing,
+                (_, Home::Section(section)) if !self.is_loaded(o, section) => {
+                    if objects[o].sections[s].used == Use::Unwind {
+                        // Zeros, which the unwinder takes for a function that is not there.
+                        return Ok(None);
+                    }
+                    return Err(self.not_loaded(objects, at));
+                }
+                _ => Meaning::Here(o, relocation.symbol),
+            }
+        } else {
+            self.names.get(&symbol.name).copied().unwrap_or(Meaning::Nothing)
+        };
+        if let Meaning::Outside(outside) = meaning
+            && !symbol.weak
+        {
+            self.outside[outside].weak = false;
+        }
+        let site = || self.site(objects, at);
+        if let Meaning::Here(other, its) = meaning
+            && objects[other].symbols[its].ifunc
+        {
+            let symbol = objects[other].symbols[its].name.clone();
+            return Err(Error::Ifunc { object: objects[other].name.clone(), symbol });
+        }
+        let inside = match meaning {
+            Meaning::Here(other, its) => objects[other].symbols[its].home != Home::Absolute,
+            Meaning::Outside(outside) => near && self.outside[outside].from.is_some(),
+            Meaning::Common(_) | Meaning::Set | Meaning::Table => true,
+            Meaning::Nothing | Meaning::Block => false,
+        };
+        let bytes = object.bytes(s);
+        let offset = usize::try_from(relocation.offset).unwrap_or(usize::MAX);
+        let unsupported = |reason| Error::Unsupported {
+            site: site(),
+            relocation: arch::name(relocation.kind),
+            reason,
+        };
+        let form = arch::decode(relocation.kind, bytes, offset, relocation.addend, inside)
+            .map_err(unsupported)?;
+        if offset.checked_add(form.field.len()).is_none_or(|end| end > bytes.len()) {
+            let reason = format!("{}: a relocation outside of it", section.name);
+            return Err(Error::Malformed { object: object.name.clone(), reason });
+        }
+        let wants_thread = match form.target {
+            Target::Nothing => None,
+            Target::InBlock | Target::FromThread => Some(true),
+            Target::Entry(Entry::Address) => Some(false),
+            Target::Entry(_) => Some(true),
+            Target::Symbol | Target::Callee => Some(false),
+            Target::Size | Target::Table => None,
+        };
+        let is_thread = self.is_thread(objects, meaning);
+        if let (Some(wants), Some(is)) = (wants_thread, is_thread)
+            && wants != is
+        {
+            let reason = if is {
+                "a thread's variable, referred to as if it had one address"
+            } else {
+                "no thread's variable, referred to as one"
+            };
+            let symbol = object.symbol_name(relocation.symbol).into();
+            return Err(Error::WrongKind { site: site(), symbol, reason });
+        }
+        let of_block = [Target::InBlock, Target::Entry(Entry::Block)];
+        if of_block.contains(&form.target) && matches!(meaning, Meaning::Outside(_)) {
+            let symbol = object.symbol_name(relocation.symbol).into();
+            let reason = "a thread's variable of the set is expected, but it defines none";
+            return Err(Error::WrongKind { site: site(), symbol, reason });
+        }
+        let (symbol, addend) = (relocation.symbol, relocation.addend);
+        Ok(Some(Reference { form, meaning, offset, addend, symbol }))
+    }
+
+    /// Whether it is a thread's variable, where that is known.
+    fn is_thread(&self, objects: &[Object], meaning: Meaning) -> Option<bool> {
+        match meaning {
+            Meaning::Here(o, s) => Some(objects[o].symbols[s].thread),
+            Meaning::Outside(outside) => {
+                self.outside[outside].symbol.map(|s| !matches!(s, Symbol::Address(_)))
+            }
+            Meaning::Block => Some(true),
+            Meaning::Nothing => None,
+            Meaning::Common(_) | Meaning::Set | Meaning::Table => Some(false),
+        }
+    }
+
+    fn needs_stub(&self, meaning: Meaning, near: bool) -> bool {
+        match meaning {
+            Meaning::Outside(outside) => !near || self.outside[outside].from.is_none(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn site(&self, objects: &[Object], (o, s, r): (usize, usize, usize)) -> Site {
+        let section = &objects[o].sections[s];
+        Site {
+            object: objects[o].name.clone(),
+            section: section.name.clone(),
+            offset: section.relocations[r].offset,
+        }
+    }
+
+    fn not_loaded(&self, objects: &[Object], at: (usize, usize, usize)) -> Error {
+        let (o, s, r) = at;
+        let symbol = objects[o].sections[s].relocations[r].symbol;
+        let symbol = objects[o].symbol_name(symbol).into();
+        Error::NotLoaded { site: self.site(objects, at), symbol }
+    }
+
+    /// The name under which other sets know it, and what it is outside.
+    fn seen(&self, meaning: Meaning) -> (Option<&str>, Option<Symbol>) {
+        match meaning {
+            Meaning::Outside(outside) => {
+                let outside = &self.outside[outside];
+                (Some(&outside.name), outside.symbol)
+            }
+            _ => (None, None),
+        }
+    }
+
+    /// Which of the sets that are shared with are used.
+    pub(super) fn used_sets(&self) -> HashSet<usize> {
+        let slots = self.entries.values().chain(self.stubs.values());
+        let shared = slots.filter_map(|slot| match slot {
+            Slot::Own(_) => None,
+            Slot::Shared(set, _) => Some(*set),
+        });
+        shared.chain(self.outside.iter().filter_map(|outside| outside.from)).collect()
+    }
+
+    /// How errors call it.
+    pub(super) fn meaning_name(&self, objects: &[Object], meaning: Meaning) -> String {
+        match meaning {
+            Meaning::Here(o, s) => objects[o].symbol_name(s).into(),
+            Meaning::Outside(outside) => self.outside[outside].name.clone(),
+            _ => format!("{meaning:?}"),
+        }
+    }
+
+    /// Part and offset of a section.
+    pub(super) fn home(&self, object: usize, section: usize) -> Option<(usize, usize)> {
+        self.homes[object][section]
+    }
+
+    /// Offset of a section's variables in the thread's block.
+    pub(super) fn in_block(&self, object: usize, section: usize) -> Option<usize> {
+        self.block.homes.get(&(object, section)).copied()
+    }
+
+    /// Offset of a common symbol in its part.
+    pub(super) fn common(&self, common: usize) -> usize {
+        self.commons[common]
+    }
+}
