@@ -193,10 +193,10 @@ impl Run {
         if self.kind == Kind::ReadWrite {
             return Ok(());
         }
-        if let Some(alias) = &self.alias {
-            alias.release(0, alias.len())?;
+        if let Some(Err((alias, error))) = self.alias.take().map(Mapping::unmap) {
+            self.alias = Some(alias);
+            return Err(error.into());
         }
-        self.alias = None;
         if self.arena.owner.is_some() {
             // SAFETY: only runs of this pool write through it, one at a time, none from now on.
             unsafe { self.arena.file.withdraw() }?;

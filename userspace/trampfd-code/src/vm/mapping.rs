@@ -209,6 +209,29 @@ impl Mapping {
         Ok(())
     }
 
+    /// Gives it back, as dropping it does, but says if that fails: then it is all still there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`]: the kernel lacks memory to split a mapping.
+    pub(crate) fn unmap(mut self) -> Result<(), (Mapping, Error)> {
+        if self.owner != token() {
+            // A child may not have all of it.
+            return Ok(());
+        }
+        // SAFETY: nobody else has these pages, by the invariant, and `self` ends here.
+        match unsafe { sys::unmap(self.meter.counts(), self.ptr, self.len) } {
+            Ok(()) => {
+                let parts = self.parts.get_mut().unwrap_or_else(|e| e.into_inner()).len();
+                self.meter.counts().mapped(-(parts as isize), -(self.len as isize));
+                // Nothing is left for `drop`.
+                *self.sealed.get_mut() = true;
+                Ok(())
+            }
+            Err(error) => Err((self, Error::system("taking a mapping away")(error))),
+        }
+    }
+
     fn at(&self, at: usize) -> *mut u8 {
         self.ptr.wrapping_add(at)
     }
