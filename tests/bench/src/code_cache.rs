@@ -1,5 +1,6 @@
 //! A cached batch of 64 KiB, loaded and called, beside what mapping its file takes.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::ffi::CString;
 use std::fs;
@@ -23,17 +24,29 @@ const METHOD: usize = 1_024;
 const RESULT: u32 = 0x7e57_c0de;
 
 /// Compiles those methods.
-struct Sample;
+struct Sample {
+    keys: Vec<Key>,
+    methods: HashMap<Key, usize>,
+}
+
+impl Sample {
+    fn new() -> Sample {
+        let keys: Vec<_> =
+            (0..METHODS).map(|method| Key::of(&[b"sample", &method.to_le_bytes()])).collect();
+        let methods = keys.iter().enumerate().map(|(method, key)| (*key, method)).collect();
+        Sample { keys, methods }
+    }
+}
 
 impl Compiler for Sample {
     type Method = usize;
 
     fn key(&self, method: usize) -> Key {
-        Key::of(&[b"sample", &method.to_le_bytes()])
+        self.keys[method]
     }
 
     fn find(&self, key: &Key) -> Option<usize> {
-        (0..METHODS).find(|&method| self.key(method) == *key)
+        self.methods.get(key).copied()
     }
 
     fn helper(&self, _: &str) -> Option<*const u8> {
@@ -104,8 +117,8 @@ fn time(work: impl FnOnce()) -> f64 {
     start.elapsed().as_nanos() as f64 / 1e3
 }
 
-fn open(folder: &Path) -> Cache<Sample> {
-    Cache::open(folder, Sample, Options::default()).expect("a cache")
+fn open(folder: &Path, sample: Sample) -> Cache<Sample> {
+    Cache::open(folder, sample, Options::default()).expect("a cache")
 }
 
 /// Has the batch mapped, calls its first method, and unmaps it.
@@ -139,11 +152,11 @@ fn file(folder: &Path) -> Result<(PathBuf, usize, usize), Box<dyn Error>> {
 fn measure() -> Result<Vec<Row>, Box<dyn Error>> {
     let folder = Folder(std::env::temp_dir().join(format!("trampfd-bench-{}", std::process::id())));
     let path = &folder.0;
-    load(&open(path));
+    load(&open(path, Sample::new()));
     let (file, len, at) = file(path)?;
     let name = CString::new(file.as_os_str().as_bytes())?;
 
-    let known = open(path);
+    let known = open(path, Sample::new());
     load(&known);
     known.take_events();
     let times = clock::turns(
@@ -152,12 +165,15 @@ fn measure() -> Result<Vec<Row>, Box<dyn Error>> {
             Box::new(|| time(|| floor(&name, len, at))),
             Box::new(|| time(|| load(&known))),
             Box::new(|| {
-                let cache = open(path);
+                let cache = open(path, Sample::new());
                 let took = time(|| load(&cache));
                 assert!(loaded(&cache, false));
                 took
             }),
-            Box::new(|| time(|| load(&open(path)))),
+            Box::new(|| {
+                let sample = Sample::new();
+                time(|| load(&open(path, sample)))
+            }),
         ],
     );
     if !loaded(&known, true) {
