@@ -56,6 +56,7 @@ const UNSAFE: &[&str] = &[
     "userspace/trampfd-code/adapters/cranelift/",
     "userspace/trampfd-code/adapters/llvm/",
     "userspace/trampfd-code/adapters/wasmtime/",
+    "userspace/trampfd-code/examples/",
     "userspace/trampfd-code/src/arch/",
     "userspace/trampfd-code/src/cache/arch/",
     "userspace/trampfd-code/src/cache/batch.rs",
