@@ -135,7 +135,7 @@ fn code_runs_where_memory_that_was_writable_may_not() {
 
 #[test]
 fn a_set_takes_three_system_calls_and_no_mapping_of_its_own() {
-    let room = 4 << 20;
+    let room = 16 << 20;
     let mut stage = Stage::with_room(Options::default(), room).unwrap();
     let mut functions = Vec::new();
     let mut base = 0;
@@ -153,12 +153,13 @@ fn a_set_takes_three_system_calls_and_no_mapping_of_its_own() {
             assert_eq!(stage.stats().mappings, before.mappings);
         }
         functions.push(function(code));
-        // R-X and staged code, constants, staged and writable data.
+        // Code: final, staged, reserved; so with constants; variables: writable, reserved.
         let ours = |row: &&Row| row.range.end > base && row.range.start < base + room;
         let rows = rows();
         let ours: Vec<&Row> = rows.iter().filter(ours).collect();
         let accesses: Vec<&str> = ours.iter().map(|row| row.access.as_str()).collect();
-        assert_eq!(accesses, ["r-xs", "rw-p", "r--p", "rw-p"]);
+        let want = ["r-xs", "rw-p", "---p", "r--p", "rw-p", "---p", "rw-p", "---p"];
+        assert_eq!(accesses, want);
     }
     for (i, function) in functions.iter().enumerate() {
         assert_eq!(function(), i as i32);
@@ -169,6 +170,7 @@ fn a_set_takes_three_system_calls_and_no_mapping_of_its_own() {
 fn a_set_without_anything_new_costs_nothing() {
     let mut stage = Stage::new(Options::default()).unwrap();
     stage_answer(&mut stage, 1);
+    stage.allocate(Kind::ReadWrite, 100, 8).unwrap();
     stage.finalise().unwrap();
     let before = stage.stats();
     stage.allocate(Kind::ReadWrite, 100, 8).unwrap();
@@ -432,6 +434,49 @@ fn what_could_not_be_finalised_can_be_later() {
         stage.finalise().unwrap();
         assert_eq!(function(code)(), 12);
     });
+}
+
+#[test]
+fn what_is_not_asked_for_counts_nowhere() {
+    alone("what_is_not_asked_for_counts_nowhere", || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let data = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+        let data: u64 = data.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        let limit = |bytes| {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+            // SAFETY: a limit on the private memory of this process.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
+        };
+        limit((data << 10) + (16 << 20));
+        let mut stage = Stage::new(Options::default()).unwrap();
+        code_and_data(&mut stage);
+        let error = stage.allocate(Kind::Code, 24 << 20, 16).unwrap_err();
+        assert!(matches!(error, Error::Memory(vm::Error::System { .. })), "{error}");
+        limit(libc::RLIM_INFINITY);
+        stage.allocate(Kind::Code, 24 << 20, 16).unwrap();
+        code_and_data(&mut stage);
+    });
+}
+
+#[test]
+fn code_runs_from_each_source_that_the_system_allows() {
+    let mut works = 0;
+    for source in vm::Source::usual() {
+        let mut options = Options::default();
+        options.sources = vec![source.clone()];
+        match Stage::new(options) {
+            Ok(mut stage) => {
+                code_and_data(&mut stage);
+                works += 1;
+            }
+            Err(Error::Memory(vm::Error::NoExecutableMemory(attempts))) => {
+                assert_eq!(attempts.len(), 1);
+                assert_eq!(attempts[0].source, source);
+            }
+            Err(error) => panic!("{source}: {error}"),
+        }
+    }
+    assert!(works > 0);
 }
 
 #[test]

@@ -4,31 +4,51 @@ use std::ops::Range;
 
 use crate::vm::page_size;
 
+/// How many pages' bytes are made ready at once, where there is room.
+const AHEAD: usize = 1 << 20;
+
 /// A range of pages that is handed out from its first byte to its last.
 ///
 /// # Invariants
 ///
-/// `done <= next`, and `next <= end`; `done` and `end` are multiples of a page. What lies before
-/// `done` is final. All are offsets in one mapping.
+/// `done <= next <= ready <= end`; all but `next` are multiples of a page. What lies before
+/// `done` is final, what lies from there to `ready` can be written. All are offsets in one
+/// mapping.
 #[derive(Debug)]
 pub(super) struct Area {
     done: usize,
     next: usize,
+    ready: usize,
     end: usize,
 }
 
 impl Area {
     pub(super) fn new(pages: Range<usize>) -> Area {
-        Area { done: pages.start, next: pages.start, end: pages.end }
+        Area { done: pages.start, next: pages.start, ready: pages.start, end: pages.end }
     }
 
-    /// The offset of `len` bytes, not 0, whose address is a multiple of `align`, a power of two,
-    /// if the mapping begins at `base`.
-    pub(super) fn take(&mut self, base: usize, len: usize, align: usize) -> Option<usize> {
+    /// Where `len` bytes, not 0, whose address is a multiple of `align`, a power of two, have
+    /// room if the mapping begins at `base`.
+    pub(super) fn room(&self, base: usize, len: usize, align: usize) -> Option<Range<usize>> {
         let at = base.checked_add(self.next)?.checked_next_multiple_of(align)? - base;
         let end = at.checked_add(len).filter(|&end| end <= self.end)?;
-        self.next = end;
-        Some(at)
+        Some(at..end)
+    }
+
+    /// The pages that have to be made writable before what ends at `end` is handed out.
+    pub(super) fn unready(&self, end: usize) -> Option<Range<usize>> {
+        let ahead = end.next_multiple_of(page_size()).saturating_add(AHEAD).min(self.end);
+        (end > self.ready).then_some(self.ready..ahead)
+    }
+
+    /// All before `end` can be written.
+    pub(super) fn made_ready(&mut self, end: usize) {
+        self.ready = end;
+    }
+
+    /// `room` belongs to somebody, and is ready.
+    pub(super) fn hand_out(&mut self, room: &Range<usize>) {
+        self.next = room.end;
     }
 
     /// What was handed out and is not final.
@@ -38,7 +58,7 @@ impl Area {
 
     /// What was handed out is final, and the rest of its last page is nobody's.
     pub(super) fn finish(&mut self) {
-        // Not past `end`, which is a multiple of a page.
+        // Not past `ready`, which is a multiple of a page.
         self.next = self.next.next_multiple_of(page_size());
         self.done = self.next;
     }
@@ -47,6 +67,27 @@ impl Area {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Area {
+        fn take(&mut self, base: usize, len: usize, align: usize) -> Option<usize> {
+            let room = self.room(base, len, align)?;
+            if let Some(pages) = self.unready(room.end) {
+                assert!(pages.start == self.ready && room.end <= pages.end);
+                self.made_ready(pages.end);
+            }
+            self.hand_out(&room);
+            Some(room.start)
+        }
+    }
+
+    #[test]
+    fn pages_are_made_ready_ahead_and_once() {
+        let mut area = Area::new(0..3 * AHEAD);
+        assert_eq!(area.unready(1), Some(0..AHEAD + page_size()));
+        area.made_ready(AHEAD + page_size());
+        assert_eq!(area.unready(AHEAD + page_size()), None);
+        assert_eq!(area.unready(2 * AHEAD + 1), Some(AHEAD + page_size()..3 * AHEAD));
+    }
 
     #[test]
     fn what_is_handed_out_is_aligned_and_in_order() {

@@ -17,22 +17,14 @@ mod error;
 mod in_place;
 mod span;
 
+/// Code is written until [`Stage::finalise`] and executed after it; constants are written until
+/// then, and read after it; variables are both at any time.
+pub use crate::pool::Kind;
 pub use error::Error;
 pub use in_place::{Published, publish_in_place, unpublish_in_place};
 
 use crate::vm::{self, Meter, Options, Place, Stats, Write};
 use span::{Sizes, Span};
-
-/// What memory of a [`Stage`] is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Instructions. Written until [`Stage::finalise`], executed after it.
-    Code,
-    /// Constants. Written until [`Stage::finalise`], read after it.
-    ReadOnly,
-    /// Variables.
-    ReadWrite,
-}
 
 /// How far from its first byte memory of one [`Stage`] may lie: any two bytes of it are less
 /// than 2 GiB from each other then.
@@ -44,6 +36,8 @@ const REACH: usize = 1 << 30;
 /// data beside it, so that code reaches its data, and code that was made earlier, by signed
 /// displacements of 32 bits. All of it is given back when the stage is dropped; nothing before
 /// that. Use one for each compiler: [`Stage::finalise`] is for all that was allocated.
+///
+/// Until it is final, code can be changed as any memory can; from then on by nothing.
 ///
 /// A child of fork has the code that was finalised before. What it allocates and finalises is
 /// its own, and its parent's code stays as it is.
@@ -73,7 +67,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// With reservations of 64 MiB, of which nothing but address space is taken.
+    /// With reservations of 64 MiB, of which nothing but address space is taken: memory is had
+    /// as it is asked for, a call for each MiB.
     ///
     /// [`Options::write`] matters if it is [`Write::Pwrite`]; code is written once, and an alias
     /// is made only where nothing else can write. [`Options::place`] is where every reservation
@@ -116,9 +111,10 @@ impl Stage {
             return Err(Error::Alignment(align));
         }
         let len = len.max(1);
-        let there = self.spans.iter_mut().rev().find_map(|span| span.take(kind, len, align));
-        if let Some(ptr) = there {
-            return Ok(ptr);
+        for span in self.spans.iter_mut().rev() {
+            if let Some(ptr) = span.take(kind, len, align)? {
+                return Ok(ptr);
+            }
         }
         let sizes = self.sizes.and(kind, len, align)?;
         if sizes.total().is_none_or(|total| total > REACH) {
@@ -126,7 +122,7 @@ impl Stage {
         }
         let place = next_to(self.spans[0].base(), self.options.place);
         let mut span = Span::new(sizes, place, &self.options, &self.meter)?;
-        let ptr = span.take(kind, len, align).ok_or(Error::TooLarge(len))?;
+        let ptr = span.take(kind, len, align)?.ok_or(Error::TooLarge(len))?;
         self.spans.push(span);
         Ok(ptr)
     }

@@ -47,16 +47,17 @@ impl Sizes {
 /// One reservation.
 ///
 /// ```text
-///   │ code                │ read-only       │ writable          │
-///   │ R-X ..│ RW staged ..│ R ..│ RW ..     │ RW ..             │
+///   │ code                      │ read-only         │ writable  │
+///   │ R-X ..│ RW staged ..│ -   │ R ..│ RW ..│ -    │ RW ..│ -  │
 ///    ▲ the file, from its first byte on
 /// ```
 ///
 /// # Invariants
 ///
 /// Code lies at the same offset in `map` and `file`. Pages before an area's staged part are
-/// final; all others are private, to read and write, and what an area has not handed out is
-/// known to nobody.
+/// final; the staged ones, and those up to where the area is ready, are private, to read and
+/// write; the rest is only reserved, so that it counts nowhere. What an area has not handed out
+/// is known to nobody.
 #[derive(Debug)]
 pub(super) struct Span {
     map: Mapping,
@@ -76,7 +77,6 @@ impl Span {
         let len = sizes.total().ok_or(Error::TooLarge(usize::MAX))?;
         let file = CodeFile::new(sizes.code, options, meter)?;
         let map = Mapping::reserve(len, place, meter)?;
-        map.map_memory(0, len)?;
         map.use_small_pages()?;
         let data = sizes.code + sizes.read_only;
         Ok(Span {
@@ -96,15 +96,26 @@ impl Span {
         std::mem::forget(self.map);
     }
 
-    pub(super) fn take(&mut self, kind: Kind, len: usize, align: usize) -> Option<*mut u8> {
+    /// `len` bytes, if there is room for them.
+    pub(super) fn take(
+        &mut self,
+        kind: Kind,
+        len: usize,
+        align: usize,
+    ) -> Result<Option<*mut u8>, Error> {
         let base = self.base();
         let area = match kind {
             Kind::Code => &mut self.code,
             Kind::ReadOnly => &mut self.read_only,
             Kind::ReadWrite => &mut self.read_write,
         };
-        let at = area.take(base, len, align)?;
-        Some(self.map.ptr().wrapping_add(at))
+        let Some(room) = area.room(base, len, align) else { return Ok(None) };
+        if let Some(pages) = area.unready(room.end) {
+            self.map.protect(pages.start, pages.len(), Access::Write)?;
+            area.made_ready(pages.end);
+        }
+        area.hand_out(&room);
+        Ok(Some(self.map.ptr().wrapping_add(room.start)))
     }
 
     /// What is staged becomes final: data before code, so that no code runs whose data could be
