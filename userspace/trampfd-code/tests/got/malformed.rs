@@ -1,0 +1,100 @@
+//! Whatever is called an object: an error or none, never a panic.
+
+use trampfd_code::got::{Error, Object, link_dry, parse};
+
+use crate::build::build;
+
+fn samples() -> Vec<Vec<u8>> {
+    let pic = ["-O2", "-fPIC", "-fno-asynchronous-unwind-tables"];
+    let objects = [
+        build("first.c", &pic),
+        build("thread.c", &["-O2", "-fPIC"]),
+        build("thread.c", &["-O2", "-fPIC", "-mtls-dialect=gnu2"]),
+        build("thrower.cpp", &["-O2", "-fPIC"]),
+        build("begun.c", &["-O0", "-fno-PIC"]),
+    ];
+    objects.iter().map(|object| object.bytes.clone()).collect()
+}
+
+/// All that is done without executing anything.
+fn try_it(bytes: &[u8]) {
+    match parse(bytes) {
+        Ok(object) => match link_dry(&[object], 0x40_0000) {
+            Ok(_) => {}
+            Err(error) => assert!(!error.to_string().is_empty()),
+        },
+        Err(error) => assert!(matches!(error, Error::Malformed { .. }), "{error}"),
+    }
+}
+
+#[test]
+fn objects_cut_short_are_errors() {
+    for sample in samples() {
+        for len in 0..sample.len() {
+            let object = parse(&sample[..len]);
+            // The section headers are the last thing in what gcc writes.
+            assert!(object.is_err(), "{len} of {} bytes", sample.len());
+        }
+    }
+}
+
+#[test]
+fn no_byte_of_an_object_makes_it_panic() {
+    for sample in samples() {
+        let mut bytes = sample.clone();
+        for at in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff, sample[at] ^ 0x10, sample[at].wrapping_add(1)] {
+                bytes[at] = value;
+                try_it(&bytes);
+            }
+            bytes[at] = sample[at];
+        }
+    }
+}
+
+#[test]
+fn no_word_of_an_object_makes_it_panic() {
+    for sample in samples() {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        for _ in 0..20_000 {
+            let mut bytes = sample.clone();
+            for _ in 0..2 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                let at = (state >> 8) as usize % (bytes.len() - 8);
+                let at = if state & 1 == 0 { at & !7 } else { at };
+                let values = [0, 1, u64::MAX, 1 << 63, u64::from(u32::MAX), state, 1 << 31];
+                let value = values[(state >> 4) as usize % values.len()];
+                let len = if state & 2 == 0 { 8 } else { 4 };
+                bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+            }
+            try_it(&bytes);
+        }
+    }
+}
+
+#[test]
+fn an_object_that_is_none_is_an_error_that_says_so() {
+    let executable = std::fs::read("/proc/self/exe").unwrap();
+    let error = Object::new("self", &executable).unwrap_err().to_string();
+    assert_eq!(error, "self: it is no relocatable object (ET_REL)");
+    let mut other = build("outer.c", &["-O2"]).bytes.clone();
+    other[18] = 183;
+    assert_eq!(parse(&other).unwrap_err().to_string(), "object: it is for another machine");
+    assert!(parse(b"").is_err());
+}
+
+#[test]
+fn what_would_be_writable_code_is_refused() {
+    let object = build("outer.c", &["-O2", "-ffunction-sections"]);
+    let mut bytes = object.bytes.clone();
+    let headers = u64::from_le_bytes(bytes[0x28..0x30].try_into().unwrap()) as usize;
+    for header in (headers..bytes.len()).step_by(64) {
+        if bytes[header + 8] & 4 != 0 {
+            bytes[header + 8] |= 1;
+        }
+    }
+    let error = parse(&bytes).unwrap_err().to_string();
+    assert!(error.contains("writable and executable"), "{error}");
+}

@@ -1,0 +1,2 @@
+int outer = 1000;
+int twice(int x) { return 2 * x; }

@@ -1,0 +1,188 @@
+//! Thread-local variables, by every model that compilers have.
+
+use std::cell::Cell;
+use std::sync::mpsc;
+
+use trampfd_code::got::{Error, Set, Symbol};
+
+use crate::build::{Built, build, function, load, loader};
+
+thread_local! {
+    static PROGRAM: Cell<i32> = const { Cell::new(0) };
+}
+
+fn resolve(name: &str) -> Option<Symbol> {
+    match name {
+        "program_variable" => Some(Symbol::thread(PROGRAM.with(Cell::as_ptr).cast())),
+        _ => None,
+    }
+}
+
+fn loaded(id: u64, object: &Built) -> Set {
+    let loader = loader();
+    let mut set = loader.set(id);
+    set.add("thread", &object.bytes).unwrap().resolve(resolve);
+    // SAFETY: an object of gcc.
+    unsafe { set.load() }.unwrap()
+}
+
+fn pointer(set: &Set, name: &str) -> usize {
+    let address = set.symbol(name).unwrap();
+    // SAFETY: the source has such a function of this name.
+    let function: extern "C" fn() -> usize = unsafe { std::mem::transmute(address) };
+    function()
+}
+
+const MODELS: &[&[&str]] = &[
+    &["-O2", "-fPIC", "-ftls-model=global-dynamic"],
+    &["-O0", "-fPIC", "-ftls-model=global-dynamic"],
+    &["-O2", "-fPIC", "-ftls-model=global-dynamic", "-fno-plt"],
+    &["-O2", "-fPIC", "-ftls-model=local-dynamic"],
+    &["-O0", "-fPIC", "-ftls-model=local-dynamic"],
+    &["-O2", "-fPIC", "-ftls-model=global-dynamic", "-mcmodel=large"],
+    &["-O2", "-fPIC", "-mtls-dialect=gnu2"],
+    &["-O2", "-fPIC", "-ftls-model=initial-exec"],
+    &["-O0", "-fPIE", "-ftls-model=initial-exec"],
+    &["-O2", "-fPIE", "-ftls-model=local-exec"],
+    &["-O0", "-fPIE", "-ftls-model=local-exec"],
+];
+
+#[test]
+fn every_model_gives_each_thread_its_own() {
+    for flags in MODELS {
+        // By the local dynamic model nothing of the program can be had.
+        let local = flags.contains(&"-ftls-model=local-dynamic");
+        let source = if local { "local.c" } else { "thread.c" };
+        let set = loaded(1, &build(source, flags));
+        let (bump, program) = (function(&set, "bump"), function(&set, "read_program"));
+        PROGRAM.set(55);
+        if !local {
+            assert_eq!(program(0), 55, "{flags:?}");
+        }
+        assert_eq!(bump(2), 201, "{flags:?}");
+        let mine = pointer(&set, "address_of_mine");
+        let (sender, receiver) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (sender, set) = (sender.clone(), &set);
+                scope.spawn(move || {
+                    PROGRAM.set(66);
+                    let seen = (bump(3), bump(3), local || program(0) == 66);
+                    sender.send((seen, pointer(set, "address_of_mine"))).unwrap();
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                });
+            }
+        });
+        for _ in 0..2 {
+            let (seen, theirs) = receiver.recv().unwrap();
+            assert_eq!(seen, (301, 602, true), "{flags:?}: begins as zero");
+            assert_ne!(theirs, mine, "{flags:?}");
+        }
+        assert_eq!(bump(2), 402, "{flags:?}: as this thread left it");
+        assert_eq!(pointer(&set, "address_of_mine"), mine);
+        assert_ne!(pointer(&set, "address_of_also"), mine);
+    }
+}
+
+#[test]
+fn variables_begin_as_the_object_says_in_each_thread() {
+    for model in ["global-dynamic", "local-dynamic"] {
+        for level in ["-O0", "-O2"] {
+            let object = build("begun.c", &[level, "-fPIC", &format!("-ftls-model={model}")]);
+            let set = load(&loader(), 1, &[("begun", &object)]);
+            let sum = function(&set, "sum");
+            let both = || (sum(0), sum(0));
+            let expect = (42 + 7 + 3, 43 + 8 + 3 + 1);
+            assert_eq!(both(), expect, "{model} {level}");
+            assert_eq!(std::thread::scope(|s| s.spawn(both).join().unwrap()), expect);
+        }
+    }
+}
+
+#[test]
+fn variables_of_one_set_are_seen_by_another() {
+    let (owner, user) = (build("thread.c", &["-O2", "-fPIC"]), build("user.c", &["-O2", "-fPIC"]));
+    let loader = loader();
+    let mut early = loader.set(1);
+    early.add("thread", &owner.bytes).unwrap().resolve(resolve);
+    // SAFETY: objects of gcc.
+    let early = unsafe { early.load() }.unwrap();
+    let mut late = loader.set(2);
+    late.add("user", &user.bytes).unwrap().share(&early);
+    // SAFETY: as above.
+    let late = unsafe { late.load() }.unwrap();
+    assert_eq!(late.uses(), [1]);
+    function(&early, "bump")(9);
+    assert_eq!(function(&late, "read_mine")(0), 9);
+    let other = std::thread::spawn(move || function(&late, "read_mine")(0));
+    assert_eq!(other.join().unwrap(), 0);
+}
+
+#[test]
+fn begun_variables_at_a_fixed_distance_are_an_error_that_says_why() {
+    for flags in [
+        ["-O2", "-fPIE", "-ftls-model=local-exec"],
+        ["-O2", "-fPIC", "-ftls-model=initial-exec"],
+        ["-O2", "-fPIC", "-mtls-dialect=gnu2"],
+    ] {
+        let object = build("begun.c", &flags);
+        let loader = loader();
+        let mut set = loader.set(1);
+        set.add("begun", &object.bytes).unwrap();
+        // SAFETY: an object of gcc.
+        let error = unsafe { set.load() }.unwrap_err();
+        assert!(matches!(error, Error::StaticTls { .. }), "{error}");
+        assert!(error.to_string().contains("begin as zeros"), "{error}");
+    }
+}
+
+#[test]
+fn room_at_a_fixed_distance_runs_out_with_an_error() {
+    // Of the 2 KiB, this takes more than there are.
+    let object = build("large.c", &["-O2", "-fPIE", "-ftls-model=local-exec"]);
+    let loader = loader();
+    let mut set = loader.set(1);
+    set.add("large", &object.bytes).unwrap();
+    // SAFETY: an object of gcc.
+    let error = unsafe { set.load() }.unwrap_err();
+    assert!(error.to_string().contains("used up"), "{error}");
+    // By the general model there is no limit.
+    let object = build("large.c", &["-O2", "-fPIC", "-ftls-model=global-dynamic"]);
+    let set = load(&loader, 1, &[("large", &object)]);
+    assert_eq!(function(&set, "touch")(4), 4);
+}
+
+#[test]
+fn blocks_of_threads_that_ended_are_given_back() {
+    let object = build("large.c", &["-O2", "-fPIC", "-ftls-model=global-dynamic"]);
+    let set = load(&loader(), 1, &[("large", &object)]);
+    let touch = function(&set, "touch");
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let many = |count: usize| {
+        for i in 0..count {
+            std::thread::spawn(move || assert_eq!(touch(i as i32), i as i32)).join().unwrap();
+        }
+    };
+    many(20);
+    let before = resident();
+    many(400);
+    // Each has 256 KiB, all of which it writes.
+    let more = resident().saturating_sub(before);
+    assert!(more < 400 * (256 << 10) / 4, "{more} bytes more");
+}
+
+#[test]
+fn a_variable_is_not_taken_for_another_kind() {
+    let object = build("thread.c", &["-O2", "-fPIC"]);
+    let loader = loader();
+    let mut set = loader.set(1);
+    set.add("thread", &object.bytes).unwrap();
+    set.resolve(|_| Some(Symbol::Address(0x1000)));
+    // SAFETY: an object of gcc.
+    let error = unsafe { set.load() }.unwrap_err();
+    let Error::WrongKind { symbol, .. } = &error else { panic!("{error}") };
+    assert_eq!(symbol, "program_variable");
+}
