@@ -1,6 +1,8 @@
 //! A block of code that somebody owns.
 
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -70,27 +72,43 @@ impl<A: Handle> Span<A> {
         &self.owner
     }
 
-    /// The first byte in the writable alias, while there is one.
-    pub fn rw(&mut self) -> Option<*mut u8> {
-        unimplemented!()
+    /// The first byte in the writable alias, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`] in a child of fork, [`Error::Sealed`].
+    pub fn rw(&mut self) -> Result<Option<NonNull<u8>>, Error> {
+        self.owner.alias(self.rx)
     }
 
     /// Writes code at offset `at`, and makes the processor see it.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`], [`Error::Memory`].
-    pub fn write(&mut self, _at: usize, _bytes: &[u8]) -> Result<(), Error> {
-        unimplemented!()
+    /// [`Error::OutOfRange`], [`Error::Sealed`]; [`Error::Memory`], as in a child of fork.
+    #[inline]
+    pub fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), Error> {
+        match at.checked_add(bytes.len()) {
+            // SAFETY: in the block, which is this value's.
+            Some(end) if end <= self.len => unsafe {
+                self.owner.put(self.rx.wrapping_add(at), bytes)
+            },
+            _ => Err(Error::OutOfRange { at, len: bytes.len(), block: self.len }),
+        }
     }
 
     /// To write the block as a slice: see [`Writer::finish`].
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`]: [`vm::Error::OtherProcess`](crate::vm::Error::OtherProcess).
+    /// [`Error::Sealed`]; [`Error::Memory`], as in a child of fork.
     pub fn writer(&mut self) -> Result<Writer<'_, A>, Error> {
-        unimplemented!()
+        let code = match self.owner.alias(self.rx)? {
+            Some(alias) => Code::Alias(alias),
+            // SAFETY: the block can be read, and nobody but this value writes it.
+            None => Code::Copy(unsafe { std::slice::from_raw_parts(self.rx, self.len) }.to_vec()),
+        };
+        Ok(Writer { span: self, code })
     }
 
     /// Keeps the first `len` bytes, gives the rest back.
@@ -98,41 +116,89 @@ impl<A: Handle> Span<A> {
     /// # Errors
     ///
     /// [`Error::Empty`], [`Error::OutOfRange`], [`Error::Memory`]: nothing was done.
-    pub fn shrink(&mut self, _len: usize) -> Result<(), Error> {
-        unimplemented!()
+    pub fn shrink(&mut self, len: usize) -> Result<(), Error> {
+        if len > self.len {
+            return Err(Error::OutOfRange { at: 0, len, block: self.len });
+        }
+        // SAFETY: the block is this value's.
+        unsafe { self.owner.shrink(self.rx, len) }?;
+        self.len = len;
+        Ok(())
     }
 
     /// Gives the block back, as dropping it does, and says whether that worked.
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`] if it could not be filled: it stays taken.
+    /// [`Error::Memory`] if it could not be filled or its pages not be given back: then it
+    /// stays taken.
     pub fn release(self) -> Result<(), Error> {
-        unimplemented!()
+        let mut span = ManuallyDrop::new(self);
+        // SAFETY: the block is this value's, which is not dropped; so the owner is, here, once,
+        // after its last use.
+        unsafe {
+            let done = span.owner.release(span.rx);
+            ptr::drop_in_place(&mut span.owner);
+            done
+        }
     }
 
     /// The block is the caller's: until [`JitAllocator::release`], or as long as there is the
     /// allocator.
     pub fn into_raw(self) -> *const u8 {
-        unimplemented!()
+        let mut span = ManuallyDrop::new(self);
+        // SAFETY: the value is not dropped, so its owner is, here, once.
+        unsafe { ptr::drop_in_place(&mut span.owner) };
+        span.rx
+    }
+}
+
+impl<A: Handle> Drop for Span<A> {
+    #[inline]
+    fn drop(&mut self) {
+        // What cannot be given back stays taken; `release` tells.
+        // SAFETY: the block is this value's.
+        let _ = unsafe { self.owner.release(self.rx) };
     }
 }
 
 /// Writes a block as a slice. Without an alias it is a copy, which [`Writer::finish`] writes out;
-/// if it is dropped instead, nothing has changed. With an alias the block is written at once.
+/// if it is dropped instead, nothing has changed. With an alias the block is written at once. A
+/// child of fork has not got the alias: it must not touch a writer that its parent had.
 #[derive(Debug)]
 pub struct Writer<'a, A: Handle> {
     span: &'a mut Span<A>,
+    code: Code,
 }
 
+/// # Invariants
+///
+/// The alias is that of the whole span.
+#[derive(Debug)]
+enum Code {
+    Alias(NonNull<u8>),
+    Copy(Vec<u8>),
+}
+
+// SAFETY: the alias is the span's, which the writer borrows.
+unsafe impl<A: Handle + Send> Send for Writer<'_, A> {}
+// SAFETY: as above.
+unsafe impl<A: Handle + Sync> Sync for Writer<'_, A> {}
+
 impl<A: Handle> Writer<'_, A> {
-    /// Makes the processor see what was written.
+    /// Writes the copy, and makes the processor see it.
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`].
+    /// As [`Span::write`].
     pub fn finish(self) -> Result<(), Error> {
-        unimplemented!()
+        match self.code {
+            Code::Alias(_) => {
+                crate::arch::flush(self.span.rx, self.span.len);
+                Ok(())
+            }
+            Code::Copy(bytes) => self.span.write(0, &bytes),
+        }
     }
 }
 
@@ -140,13 +206,24 @@ impl<A: Handle> Deref for Writer<'_, A> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        unimplemented!()
+        match &self.code {
+            // SAFETY: by the invariant, and `withdraw_alias`: nobody withdraws it meanwhile.
+            Code::Alias(alias) => unsafe {
+                std::slice::from_raw_parts(alias.as_ptr(), self.span.len)
+            },
+            Code::Copy(bytes) => bytes,
+        }
     }
 }
 
 impl<A: Handle> DerefMut for Writer<'_, A> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let _ = &self.span;
-        unimplemented!()
+        match &mut self.code {
+            // SAFETY: as in `deref`.
+            Code::Alias(alias) => unsafe {
+                std::slice::from_raw_parts_mut(alias.as_ptr(), self.span.len)
+            },
+            Code::Copy(bytes) => bytes,
+        }
     }
 }

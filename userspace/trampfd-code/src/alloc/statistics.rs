@@ -1,5 +1,6 @@
 //! What an allocator can tell about itself.
 
+use super::map::Map;
 use crate::vm;
 
 /// A block that is handed out.
@@ -42,6 +43,33 @@ impl Statistics {
     /// Bytes that are taken and not used.
     pub fn free(&self) -> usize {
         self.reserved - self.used
+    }
+
+    /// A unit that a heap has.
+    pub(super) fn add_unit(&mut self, map: &Map, granule: u32) {
+        self.blocks += 1;
+        self.reserved += map.len() << granule;
+        for run in map.runs() {
+            let bytes = run.len << granule;
+            if run.live {
+                self.live += 1;
+                self.used += bytes;
+            } else {
+                self.free_runs += 1;
+                self.largest_free = self.largest_free.max(bytes);
+            }
+        }
+    }
+
+    /// Pages that all threads share: those in use have memory.
+    pub(super) fn add_pages(&mut self, map: &Map) {
+        for run in map.runs().filter(|run| run.live) {
+            let bytes = run.len * vm::page_size();
+            self.blocks += 1;
+            self.live += 1;
+            self.used += bytes;
+            self.reserved += bytes;
+        }
     }
 
     /// How scattered free memory is, from 0 (all of it in one piece) to 1: the part of the free

@@ -1,0 +1,291 @@
+//! One thread's memory.
+//!
+//! ```text
+//!  owner ──► carver: take, give, no locked instruction
+//!  other threads ──► bit in the block's map ──► message ──► read by the owner when it next calls
+//! ```
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::carver::{Carver, Freed};
+use super::map::{Map, Refused};
+use super::segment::{Books, Segment, Unit};
+use super::state::{Inner, State};
+use crate::vm;
+
+/// A unit of a segment.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) segment: Arc<Segment>,
+    /// Which unit, and where it begins.
+    pub(super) unit: usize,
+    pub(super) at: usize,
+}
+
+impl Place {
+    fn unit(&self) -> Option<&Unit> {
+        match &self.segment.books {
+            Books::Units(units) => units.get(self.unit),
+            Books::Pages(_) => None,
+        }
+    }
+}
+
+/// What another thread asks the owner to do with a block.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Message {
+    Release { piece: u32, start: usize },
+    Shrink { piece: u32, start: usize, len: usize },
+}
+
+/// Units, and the free runs in them.
+///
+/// # Invariants
+///
+/// `carver` and `kept` are touched only by the thread that has set `owned`, which
+/// [`Owner`] stands for.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Heap {
+    carver: UnsafeCell<Carver<Place>>,
+    /// A piece that may be empty and is kept.
+    kept: UnsafeCell<Option<u32>>,
+    mail: AtomicBool,
+    owned: AtomicBool,
+    /// Bytes of the carver's books.
+    side: AtomicUsize,
+    inbox: Mutex<Vec<Message>>,
+}
+
+// SAFETY: by the invariants; the rest can be shared.
+unsafe impl Sync for Heap {}
+
+impl Heap {
+    pub(super) fn new() -> Heap {
+        Heap {
+            carver: UnsafeCell::new(Carver::new()),
+            kept: UnsafeCell::new(None),
+            mail: AtomicBool::new(false),
+            owned: AtomicBool::new(false),
+            side: AtomicUsize::new(0),
+            inbox: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Makes this thread the owner, if there is none.
+    pub(super) fn own(&self) -> Option<Owner<'_>> {
+        let own = self.owned.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        own.ok().map(|_| Owner { heap: self, thread: PhantomData })
+    }
+
+    /// What [`Heap::own`] gave to this thread before.
+    ///
+    /// # Safety
+    ///
+    /// It did, there is no other [`Owner`] in use, and [`Owner::leave`] was not called since.
+    #[inline(always)]
+    pub(super) unsafe fn owner(&self) -> Owner<'_> {
+        Owner { heap: self, thread: PhantomData }
+    }
+
+    /// Bytes of memory that the books take, but for the maps.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Heap>() + self.side.load(Ordering::Relaxed)
+    }
+
+    /// Asks the owner, or does it if there is none.
+    pub(super) fn send(&self, inner: &Inner, state: &State, message: Message) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        self.mail.store(true, Ordering::Relaxed);
+        // With the one in `leave`: either that thread sees the mail, or this one that there is no
+        // owner.
+        fence(Ordering::SeqCst);
+        if !self.owned.load(Ordering::Relaxed)
+            && let Some(owner) = self.own()
+        {
+            owner.leave(inner, state);
+        }
+    }
+}
+
+/// The thread that a heap belongs to.
+#[derive(Debug)]
+pub(super) struct Owner<'a> {
+    heap: &'a Heap,
+    /// It stays in its thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl<'a> Owner<'a> {
+    pub(super) fn heap(&self) -> &'a Heap {
+        self.heap
+    }
+
+    #[inline(always)]
+    fn carver(&mut self) -> &mut Carver<Place> {
+        // SAFETY: by the invariants of `Heap`, borrowed from the one owner.
+        unsafe { &mut *self.heap.carver.get() }
+    }
+
+    fn kept(&mut self) -> &mut Option<u32> {
+        // SAFETY: as in `carver`.
+        unsafe { &mut *self.heap.kept.get() }
+    }
+
+    /// A block of `len` granules, not more than a unit has: where it is.
+    #[inline(always)]
+    pub(super) fn take(
+        &mut self,
+        inner: &Inner,
+        state: &State,
+        len: usize,
+    ) -> Result<(*const u8, *mut u8), vm::Error> {
+        if self.heap.mail.load(Ordering::Relaxed) {
+            self.read_mail(inner, state);
+        }
+        let shift = inner.granule;
+        if let Some((place, start)) = self.carver().take(len) {
+            let at = place.at + (start << shift);
+            return Ok((place.segment.rx(at), place.segment.rw(at)));
+        }
+        self.take_more(inner, state, len)
+    }
+
+    #[cold]
+    fn take_more(
+        &mut self,
+        inner: &Inner,
+        state: &State,
+        len: usize,
+    ) -> Result<(*const u8, *mut u8), vm::Error> {
+        let place = state.take_unit(inner)?;
+        let (segment, at) = (place.segment.clone(), place.at);
+        let none = || vm::Error::TooLarge(len << inner.granule);
+        let unit = match &segment.books {
+            Books::Units(units) => units.get(place.unit),
+            Books::Pages(_) => None,
+        };
+        let unit = unit.ok_or_else(none)?;
+        let map = unit.map.get_or_init(|| Arc::new(Map::new(inner.options.block >> inner.granule)));
+        let piece = self.carver().add(map.clone(), place);
+        unit.piece.store(piece, Ordering::Relaxed);
+        unit.heap.store(ptr::from_ref(self.heap).cast_mut(), Ordering::Release);
+        self.tell();
+        let (place, start) = self.carver().take(len).ok_or_else(none)?;
+        debug_assert_eq!(place.at, at);
+        let at = place.at + (start << inner.granule);
+        Ok((place.segment.rx(at), place.segment.rw(at)))
+    }
+
+    /// Says how much memory the books take.
+    pub(super) fn tell(&mut self) {
+        let bytes = self.carver().bytes();
+        self.heap.side.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes a block back whose length [`Map::check`] has told.
+    #[inline(always)]
+    pub(super) fn free(
+        &mut self,
+        inner: &Inner,
+        state: &State,
+        piece: u32,
+        start: usize,
+        len: usize,
+    ) {
+        if let Freed { empty: true } = self.carver().free(piece, start, len)
+            && (*self.kept() != Some(piece) || inner.options.immediate_release)
+        {
+            self.emptied(inner, state, piece);
+        }
+    }
+
+    pub(super) fn shrink(&mut self, piece: u32, start: usize, len: usize) -> Result<(), Refused> {
+        self.carver().shrink(piece, start, len)
+    }
+
+    /// Keeps one empty piece, if any.
+    #[cold]
+    fn emptied(&mut self, inner: &Inner, state: &State, piece: u32) {
+        if !inner.options.immediate_release {
+            let kept = *self.kept();
+            let other = kept.filter(|&kept| kept != piece);
+            if !other.is_some_and(|other| self.carver().map(other).is_some_and(Map::is_empty)) {
+                *self.kept() = Some(piece);
+                return;
+            }
+        }
+        self.give_up(inner, state, piece);
+    }
+
+    /// Gives a piece back to the system that is empty. Where that cannot be it is kept.
+    fn give_up(&mut self, inner: &Inner, state: &State, piece: u32) {
+        let Some(place) = self.carver().place(piece).cloned() else { return };
+        if inner.sealed.load(Ordering::Relaxed) || place.unit().is_none() {
+            return;
+        }
+        let range = place.at..place.at + inner.options.block;
+        // SAFETY: nothing is handed out there.
+        if unsafe { place.segment.file().discard(range) }.is_err() {
+            return;
+        }
+        if let Some(place) = self.carver().remove(piece) {
+            if let Some(unit) = place.unit() {
+                unit.heap.store(ptr::null_mut(), Ordering::Relaxed);
+            }
+            state.give_unit(place);
+        }
+    }
+
+    /// Does what other threads have asked for.
+    #[cold]
+    pub(super) fn read_mail(&mut self, inner: &Inner, state: &State) {
+        self.heap.mail.store(false, Ordering::Relaxed);
+        let mut inbox = self.heap.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = std::mem::take(&mut *inbox);
+        drop(inbox);
+        for message in messages {
+            match message {
+                Message::Release { piece, start } => {
+                    if let Some(map) = self.carver().map(piece) {
+                        map.accept(start);
+                    }
+                    if let Ok(Freed { empty: true }) = self.carver().give(piece, start) {
+                        self.emptied(inner, state, piece);
+                    }
+                }
+                // Refused if it was released since: that message follows.
+                Message::Shrink { piece, start, len } => {
+                    let _ = self.carver().shrink(piece, start, len);
+                }
+            }
+        }
+    }
+
+    /// The thread has no use for the heap any more.
+    pub(super) fn leave(mut self, inner: &Inner, state: &State) {
+        loop {
+            self.read_mail(inner, state);
+            if let Some(kept) = self.kept().take()
+                && self.carver().map(kept).is_some_and(Map::is_empty)
+            {
+                self.give_up(inner, state, kept);
+            }
+            self.tell();
+            self.heap.owned.store(false, Ordering::Release);
+            // With the one in `send`.
+            fence(Ordering::SeqCst);
+            if !self.heap.mail.load(Ordering::Relaxed) {
+                return;
+            }
+            match self.heap.own() {
+                Some(again) => self = again,
+                None => return,
+            }
+        }
+    }
+}
