@@ -44,16 +44,15 @@ impl Arena {
         meter: &Meter,
         owner: u64,
     ) -> Result<Arena, Error> {
-        let area = vm::round_to_pages(area.max(1))?;
-        let total = area.checked_mul(3).filter(|&total| total <= REACH);
-        let total = total.ok_or(Error::TooLarge(area))?;
+        let pages = area.max(1).checked_next_multiple_of(page_size());
+        let area = pages.filter(|&len| len <= REACH / 3).ok_or(Error::TooLarge(area))?;
         // Runs have aliases of their own.
         let write = match options.write {
             Write::Pwrite => Write::Pwrite,
             Write::Any | Write::Alias => Write::Any,
         };
         let file = CodeFile::new(2 * area, &vm::Options { write, ..options.clone() }, meter)?;
-        let mapping = Mapping::reserve(total, place, meter)?;
+        let mapping = Mapping::reserve(3 * area, place, meter)?;
         mapping.map_file(0, area, &file, 0, Access::Execute)?;
         mapping.map_file(area, area, &file, area, Access::Read)?;
         mapping.map_memory(2 * area, area)?;

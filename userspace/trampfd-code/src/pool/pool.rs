@@ -15,6 +15,8 @@ use crate::vm::{self, Write};
 /// Address space that a pool takes of an area at first: pages that are not touched cost nothing.
 /// Each further run is twice as long, up to [`LAST_RUN`], or as long as a set needs.
 const FIRST_RUN: usize = 64 << 10;
+/// The same where every run has an alias, which takes system calls.
+const FIRST_ALIASED_RUN: usize = 256 << 10;
 const LAST_RUN: usize = 1 << 20;
 
 /// A pool: sets of sections that are freed together. May be used by any thread.
@@ -148,7 +150,8 @@ impl Handle {
     ) -> Result<&'a mut Run, Error> {
         let runs = &mut body.runs[kind as usize];
         let at = runs.len();
-        let wanted = (FIRST_RUN << at.min(10)).min(LAST_RUN);
+        let first = if self.aliases_code() { FIRST_ALIASED_RUN } else { FIRST_RUN };
+        let wanted = (first << at.min(10)).min(LAST_RUN);
         let run = self.pools.take_run(kind, wanted, needed, self.state.number)?;
         runs.push(run);
         let run = &mut runs[at];
