@@ -5,10 +5,14 @@ use std::ffi::CStr;
 use std::io::Read;
 use std::os::fd::FromRawFd;
 
+use trampfd_code::alloc::{self, JitAllocator};
+use trampfd_code::cache::{self, Cache, Code, Compiler, Failure, Happened, Key};
+use trampfd_code::got::{self, Loader, Symbol};
+use trampfd_code::pool::{Pools, Request};
 use trampfd_code::stage::{Kind, Stage};
 use trampfd_code::vm::{self, Meter, Options, Region, Write, report};
 
-use crate::arch::answer;
+use crate::arch::{answer, call_and_add_one};
 
 type Result = std::result::Result<(), Box<dyn Error>>;
 
@@ -25,7 +29,13 @@ pub const ROOMS: &[Room] = &[
     Room { name: "vm alias", anonymous: true, run: || region(Write::Alias) },
     Room { name: "vm pwrite", anonymous: true, run: || region(Write::Pwrite) },
     Room { name: "vm any", anonymous: true, run: || region(Write::Any) },
+    Room { name: "alloc", anonymous: true, run: || allocator(Write::Any) },
+    Room { name: "alloc alias", anonymous: true, run: || allocator(Write::Alias) },
+    Room { name: "pool", anonymous: true, run: || pools(Write::Any) },
+    Room { name: "pool alias", anonymous: true, run: || pools(Write::Alias) },
+    Room { name: "got", anonymous: true, run: objects },
     Room { name: "stage", anonymous: true, run: stage },
+    Room { name: "cache", anonymous: false, run: files },
 ];
 
 fn call(code: *const u8) -> i32 {
@@ -132,6 +142,140 @@ fn stage() -> Result {
         }
         // SAFETY: written above.
         expect("the constant", unsafe { *data }.into(), n.into())?;
+    }
+    Ok(())
+}
+
+fn allocator(write: Write) -> Result {
+    let mut options = alloc::Options::default();
+    options.memory.write = write;
+    let allocator = JitAllocator::with(&options)?;
+    let mut blocks = Vec::new();
+    for n in 1..=100 {
+        let mut block = allocator.alloc(6 + usize::from(n) * 10)?;
+        block.write(0, &answer(n))?;
+        blocks.push((block, n));
+        if n % 3 == 0 {
+            blocks.swap_remove(0).0.release()?;
+        }
+    }
+    for (block, n) in &blocks {
+        expect("the function", call(block.rx()), (*n).into())?;
+    }
+    Ok(())
+}
+
+fn pools(write: Write) -> Result {
+    let mut options = trampfd_code::pool::Options::default();
+    options.memory.write = write;
+    let pools = Pools::with(options)?;
+    let request = |name, kind| Request { name, kind, len: 6, align: 16 };
+    let mut code = Vec::new();
+    for id in [1, 2] {
+        let pool = pools.create(id)?;
+        let mut set = pool.set();
+        let function = set.request(request("function", Kind::Code));
+        let constant = set.request(request("constant", Kind::ReadOnly));
+        let variable = set.request(request("variable", Kind::ReadWrite));
+        let mut layout = set.lay_out()?;
+        let n = 40 + id as u8;
+        layout.bytes(function)?.copy_from_slice(&answer(n));
+        layout.bytes(constant)?[0] = n;
+        layout.bytes(variable)?[0] = n;
+        let set = layout.commit()?;
+        pool.finalise()?;
+        for section in [constant, variable] {
+            let at = set.section(section)?.address as *const u8;
+            // SAFETY: a byte of the set.
+            expect("the data", unsafe { *at }.into(), n.into())?;
+        }
+        let at = set.section(function)?.address as *const u8;
+        expect("the function", call(at), n.into())?;
+        code.push((pool, at, n));
+    }
+    drop(code.remove(0));
+    expect("the function of the pool that is left", call(code[0].1), code[0].2.into())
+}
+
+extern "C" fn outside(n: i32) -> i32 {
+    n * 10
+}
+
+fn objects() -> Result {
+    let loader = Loader::new(Pools::new()?, got::Options::default())?;
+    let mut set = loader.set(1);
+    set.add("object.o", include_bytes!(concat!(env!("OUT_DIR"), "/object.o")))?;
+    set.resolve(|name| match name {
+        "outside" => Some(Symbol::Address(outside as *const () as usize)),
+        _ => None,
+    });
+    // SAFETY: a compiler made it of this crate's C file, and `outside` is what that declares.
+    let set = unsafe { set.load() }?;
+    let entry = set.symbol("entry").ok_or("no symbol entry")?;
+    // SAFETY: what the C file says.
+    let entry: extern "C" fn(i32) -> i32 = unsafe { std::mem::transmute(entry) };
+    expect("the first call", entry(1), 61)?;
+    expect("the second call", entry(2), 72)
+}
+
+/// Method 0 calls method 1 and adds one; method 1 returns 41.
+struct Two;
+
+impl Compiler for Two {
+    type Method = u8;
+
+    fn key(&self, method: u8) -> Key {
+        Key::of(&[&[method]])
+    }
+
+    fn find(&self, key: &Key) -> Option<u8> {
+        (0..2).find(|&method| self.key(method) == *key)
+    }
+
+    fn helper(&self, _: &str) -> Option<*const u8> {
+        None
+    }
+
+    fn compile(&mut self, method: u8, code: &mut Code<'_, u8>) -> std::result::Result<(), Failure> {
+        match method {
+            0 => {
+                let slot = code.call(1);
+                call_and_add_one(code, slot);
+            }
+            _ => code.emit(&answer(41)),
+        }
+        Ok(())
+    }
+
+    fn failed(_: cache::Error) -> *const u8 {
+        extern "C" fn failed() -> i32 {
+            -1
+        }
+        failed as *const u8
+    }
+}
+
+/// Compiled by the first start, loaded by the second.
+fn files() -> Result {
+    let folder = std::env::current_dir()?.join("cache");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    for start in ["first", "second"] {
+        let cache = Cache::open(&folder, Two, cache::Options::default())?;
+        expect("the method", call(cache.get(0)?), 42)?;
+        let events = cache.take_events();
+        let as_wanted = match &events[..] {
+            [event] => match event.what {
+                Happened::Compiled { methods: 2 } => start == "first",
+                Happened::Loaded { methods: 2, .. } => start == "second",
+                _ => false,
+            },
+            _ => false,
+        };
+        if !as_wanted {
+            return Err(format!("the {start} start: {events:?}").into());
+        }
     }
     Ok(())
 }
