@@ -25,7 +25,8 @@ pub struct Options {
     /// Tables for the unwinder (`.eh_frame`) are loaded and registered with libgcc's: exceptions
     /// and backtraces pass through the code.
     pub unwind: bool,
-    /// Objects are shown to debuggers, by gdb's interface for code made at run time.
+    /// Objects are shown to debuggers, by gdb's interface for code made at run time. They cannot
+    /// write breakpoints into the code, as nothing can: `hbreak` is what works.
     pub gdb: bool,
     /// Functions are listed in `/tmp/perf-PID.map`.
     pub perf_map: bool,

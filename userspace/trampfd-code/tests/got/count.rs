@@ -16,7 +16,11 @@ fn defined(objects: &[&Built]) -> HashSet<String> {
     let list = |object| text("nm", &["--defined-only", "-g"], object);
     let lines = objects.iter().flat_map(|object| {
         let names = list(object);
-        names.lines().filter_map(|l| l.split_whitespace().last()).map(str::to_owned).collect::<Vec<_>>()
+        names
+            .lines()
+            .filter_map(|l| l.split_whitespace().last())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     });
     lines.collect()
 }
@@ -76,7 +80,8 @@ fn counts_are_those_of_the_relocations() {
 #[test]
 fn one_entry_serves_all_objects_of_a_set() {
     let (first, second) = (build("first.c", PIC[1]), build("second.c", PIC[1]));
-    let read = [("first", &first), ("second", &second)].map(|(n, o)| Object::new(n, &o.bytes).unwrap());
+    let read =
+        [("first", &first), ("second", &second)].map(|(n, o)| Object::new(n, &o.bytes).unwrap());
     let counts = link_dry(&read, 0x10_0000_0000).unwrap().counts;
     let [a, b] = &counts.objects[..] else { panic!("{counts:?}") };
     assert_eq!((a.name.as_str(), b.name.as_str()), ("first", "second"));

@@ -41,26 +41,33 @@ fn cxx(loader: &Loader, flags: &[&str]) -> Set {
     unsafe { set.load() }.unwrap()
 }
 
+/// Throws in one object and catches in another.
+pub fn throw_and_catch(flags: &[&str]) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _held = ONE_AT_A_TIME.lock().unwrap();
+    let loader = loader();
+    let set = cxx(&loader, flags);
+    // SAFETY: once, of g++.
+    unsafe { set.init() };
+    let guarded = function(&set, "guarded");
+    SEEN.lock().unwrap().clear();
+    assert_eq!(guarded(3), 4, "{flags:?}");
+    for round in 11..40 {
+        assert_eq!(guarded(round), -round, "{flags:?}");
+    }
+    // The objects on the way were destroyed.
+    assert_eq!(*SEEN.lock().unwrap(), [vec![3], (11..40).collect()].concat());
+    SEEN.lock().unwrap().clear();
+    // SAFETY: once, after `init`.
+    unsafe { set.fini() };
+    assert_eq!(*SEEN.lock().unwrap(), [500], "what was to run at the end of the set");
+    set.remove().unwrap();
+}
+
 #[test]
 fn exceptions_pass_through_loaded_code() {
     for flags in [&["-O0", "-fPIC"][..], &["-O2", "-fPIC"], &["-O1", "-fPIC", "-fno-plt"]] {
-        let loader = loader();
-        let set = cxx(&loader, flags);
-        // SAFETY: once, of g++.
-        unsafe { set.init() };
-        let guarded = function(&set, "guarded");
-        SEEN.lock().unwrap().clear();
-        assert_eq!(guarded(3), 4, "{flags:?}");
-        for round in 11..40 {
-            assert_eq!(guarded(round), -round, "{flags:?}");
-        }
-        // The objects on the way were destroyed.
-        assert_eq!(*SEEN.lock().unwrap(), [vec![3], (11..40).collect()].concat());
-        SEEN.lock().unwrap().clear();
-        // SAFETY: once, after `init`.
-        unsafe { set.fini() };
-        assert_eq!(*SEEN.lock().unwrap(), [500], "what was to run at the end of the set");
-        set.remove().unwrap();
+        throw_and_catch(flags);
     }
 }
 

@@ -1,1 +1,119 @@
-//! -
+//! Where memory that was writable may not be executable, and what the kernel says is mapped.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use trampfd_code::got::{Loader, Options, low};
+use trampfd_code::pool::Pools;
+
+use crate::build::{build, function, load, loader};
+use crate::run::check;
+
+/// A row of /proc/self/maps: its range and permissions.
+fn rows() -> Vec<(usize, usize, String)> {
+    let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let rows = text.lines().map(|line| {
+        let (range, rest) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        (number(start), number(end), rest[..4].to_owned())
+    });
+    rows.collect()
+}
+
+fn permissions(address: usize) -> String {
+    let rows = rows();
+    let row = rows.iter().find(|(start, end, _)| (*start..*end).contains(&address));
+    row.unwrap_or_else(|| panic!("{address:#x} is mapped")).2.clone()
+}
+
+#[test]
+fn the_table_can_only_be_read_and_code_only_be_run() {
+    let flags = ["-O2", "-fPIC"];
+    let (first, second) = (build("first.c", &flags), build("second.c", &flags));
+    let loader = loader();
+    let set = load(&loader, 1, &[("first", &first), ("second", &second)]);
+    for section in set.sections() {
+        let expected = match section.kind {
+            trampfd_code::pool::Kind::Code => "r-x",
+            trampfd_code::pool::Kind::ReadOnly => "r--",
+            trampfd_code::pool::Kind::ReadWrite => "rw-",
+        };
+        let seen = permissions(section.address);
+        assert_eq!(&seen[..3], expected, "{}", section.name);
+    }
+    assert_eq!(&permissions(set.table()[0].address)[..3], "r--");
+}
+
+#[test]
+fn nothing_is_writable_and_executable_at_any_time() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let watcher = std::thread::spawn(|| {
+        let mut looks = 0;
+        while !DONE.load(Ordering::Relaxed) {
+            for (start, _, permissions) in rows() {
+                let both = permissions.contains('w') && permissions.contains('x');
+                assert!(!both, "{start:#x} {permissions}");
+            }
+            looks += 1;
+        }
+        looks
+    });
+    let flags = ["-O2", "-fPIC"];
+    let (first, second) = (build("first.c", &flags), build("second.c", &flags));
+    for round in 0..200 {
+        // Pools of their own now and then, so that mappings are made and go.
+        let loader = loader();
+        for id in 0..4 {
+            let set = load(&loader, id, &[("first", &first), ("second", &second)]);
+            if round % 20 == 0 {
+                check(&set, &flags);
+            }
+        }
+    }
+    DONE.store(true, Ordering::Relaxed);
+    assert!(watcher.join().unwrap() > 0);
+}
+
+/// Run in a process of its own by the test below.
+#[test]
+fn child() {
+    if std::env::var_os("GOT_UNDER_POLICY").is_none() {
+        return;
+    }
+    const PR_SET_MDWE: i32 = 65;
+    // SAFETY: forbids this process to make memory executable, which it does not.
+    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0);
+    // SAFETY: a mapping that is not used.
+    let refused = unsafe {
+        let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(std::ptr::null_mut(), 4096, prot, flags, -1, 0)
+    };
+    assert_eq!(refused, libc::MAP_FAILED, "the policy is there");
+    for flags in [&["-O0", "-fPIC"][..], &["-O2", "-fPIC"], &["-O2", "-fPIC", "-mcmodel=large"]] {
+        let (first, second) = (build("first.c", flags), build("second.c", flags));
+        let set = load(&loader(), 1, &[("first", &first), ("second", &second)]);
+        check(&set, flags);
+    }
+    let low = Loader::new(Pools::with(low()).unwrap(), Options::default()).unwrap();
+    let object = build("outer.c", &["-O2", "-fno-PIC"]);
+    assert_eq!(function(&load(&low, 1, &[("outer", &object)]), "twice")(21), 42);
+    let object = build("begun.c", &["-O2", "-fPIC"]);
+    assert_eq!(function(&load(&loader(), 1, &[("begun", &object)]), "sum")(0), 52);
+    crate::cxx::throw_and_catch(&["-O2", "-fPIC"]);
+    println!("all of it ran");
+}
+
+#[test]
+fn it_all_runs_where_written_memory_may_not_be_executed() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "policy::child", "--nocapture"])
+        .env("GOT_UNDER_POLICY", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}{errors}");
+    assert!(said.contains("all of it ran"), "{said}");
+}

@@ -186,3 +186,61 @@ fn a_variable_is_not_taken_for_another_kind() {
     let Error::WrongKind { symbol, .. } = &error else { panic!("{error}") };
     assert_eq!(symbol, "program_variable");
 }
+
+#[test]
+fn a_library_that_was_loaded_later_has_its_own_module() {
+    use std::ffi::{CString, c_void};
+    /// Of dlinfo(3).
+    const RTLD_DI_TLS_MODID: i32 = 9;
+    let object = build("mine.c", &["-O2", "-fPIC", "-ftls-model=global-dynamic"]);
+    let library = object.path.with_extension("so");
+    let linked = std::process::Command::new("gcc")
+        .arg("-shared")
+        .arg("-o")
+        .args([&library, &object.path])
+        .status()
+        .unwrap();
+    assert!(linked.success());
+    let path = CString::new(library.to_str().unwrap()).unwrap();
+    // SAFETY: a library that runs nothing of its own; it stays loaded.
+    let (module, theirs, set_mine) = unsafe {
+        let handle = libc::dlopen(path.as_ptr(), libc::RTLD_NOW);
+        assert!(!handle.is_null());
+        let mut module = 0usize;
+        assert_eq!(dlinfo(handle, RTLD_DI_TLS_MODID, (&raw mut module).cast()), 0);
+        let set_mine = libc::dlsym(handle, c"set_mine".as_ptr());
+        let set_mine: extern "C" fn(i32) = std::mem::transmute(set_mine);
+        (module, libc::dlsym(handle, c"mine".as_ptr()) as usize, set_mine)
+    };
+    std::fs::remove_file(&library).unwrap();
+    unsafe extern "C" {
+        fn dlinfo(handle: *mut c_void, request: i32, answer: *mut c_void) -> i32;
+    }
+    assert_ne!(theirs, 0);
+    let user = build("user.c", &["-O2", "-fPIC"]);
+    let loader = loader();
+    let mut set = loader.set(1);
+    set.add("user", &user.bytes).unwrap();
+    // It is the only variable there.
+    set.resolve(|_| Some(Symbol::ThreadModule { module, offset: 0 }));
+    // SAFETY: an object of gcc.
+    let set = unsafe { set.load() }.unwrap();
+    let read = function(&set, "read_mine");
+    set_mine(12);
+    assert_eq!(read(0), 12);
+    let other = std::thread::spawn(move || {
+        let before = read(0);
+        set_mine(13);
+        (before, read(0))
+    });
+    assert_eq!(other.join().unwrap(), (0, 13));
+    assert_eq!(read(0), 12);
+    // Its distance from the thread pointer is not known.
+    let user = build("user.c", &["-O2", "-fPIC", "-ftls-model=initial-exec"]);
+    let mut set = loader.set(2);
+    set.add("user", &user.bytes).unwrap();
+    set.resolve(|_| Some(Symbol::ThreadModule { module, offset: 0 }));
+    // SAFETY: as above.
+    let error = unsafe { set.load() }.unwrap_err();
+    assert!(matches!(error, Error::WrongKind { .. }), "{error}");
+}
