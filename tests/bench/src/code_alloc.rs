@@ -1,7 +1,11 @@
 //! Blocks of code from an allocator, beside AsmJit's with two mappings, which does the same in a
 //! process of its own, batch by batch in turn with ours.
 
+use std::fs::File;
 use std::hint::black_box;
+use std::io;
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -114,10 +118,27 @@ fn pairs_raw(allocator: &JitAllocator, size: usize, count: usize) {
 }
 
 /// Writes only, each thread to memory of its own.
-fn copies(count: usize) {
+fn copies(size: usize, count: usize) {
     let mut to = [0; 4096];
     for _ in 0..count {
-        black_box(&mut to).copy_from_slice(black_box(&CODE));
+        black_box(&mut to)[..size].copy_from_slice(black_box(&CODE[..size]));
+    }
+}
+
+/// Writes only, by a system call.
+fn pwrites(file: &File, size: usize, count: usize) {
+    for _ in 0..count {
+        file.write_all_at(&CODE[..size], 0).expect("a file of ours");
+    }
+}
+
+/// An empty file in memory.
+fn memory() -> File {
+    // SAFETY: a C string, and a new descriptor.
+    unsafe {
+        let fd = libc::memfd_create(c"trampfd-bench".as_ptr(), libc::MFD_CLOEXEC);
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        File::from_raw_fd(fd)
     }
 }
 
@@ -203,6 +224,7 @@ impl Replaced {
 pub fn rows() -> Vec<Row> {
     let asmjit = &Asmjit::start();
     let (alias, pwrite) = (&allocator(Write::Alias), &allocator(Write::Pwrite));
+    let memory = &memory();
     let mut replaced = Replaced::new();
     let mut lanes = Lanes::default();
     for (size, most) in SIZES {
@@ -222,6 +244,12 @@ pub fn rows() -> Vec<Row> {
         lanes.add(name("AsmJit, 64 at a time"), Target::None, move || asmjit.ask(&task, 1)[0]);
         lanes.add(name("pwrite"), Target::Most(MOST_PWRITE), move || {
             timed(BATCH_PWRITE, |count| pairs(pwrite, size, 1, count))
+        });
+        let name = format!("only copying {size} B, for comparison");
+        lanes.add(name, Target::None, move || timed(BATCH, |count| copies(size, count)));
+        let name = format!("only pwrite of {size} B, for comparison");
+        lanes.add(name, Target::None, move || {
+            timed(BATCH_PWRITE, |count| pwrites(memory, size, count))
         });
     }
     let name =
@@ -260,7 +288,8 @@ pub fn threads() -> Vec<Row> {
     let work = move |count| pairs(pwrite, 256, 1, count);
     ratios.push(lanes.both(name, most, BATCH_OF_THREADS_PWRITE, work));
     let name = "only copying 4096 B, for comparison".to_owned();
-    ratios.push(lanes.both(name, Target::None, BATCH_OF_THREADS, copies));
+    let work = |count| copies(4096, count);
+    ratios.push(lanes.both(name, Target::None, BATCH_OF_THREADS, work));
     for (size, _) in SIZES {
         for (threads, what) in [(1, "1 thread"), (2, "2 threads, each")] {
             let task = format!("pairs {threads} {size} 1 {BATCH_OF_THREADS}");
