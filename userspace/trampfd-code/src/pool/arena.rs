@@ -136,6 +136,8 @@ impl Run {
     /// Writes what was handed out; `bytes` are for `range`. Says how many bytes of pages are in
     /// use now that were not before.
     pub(super) fn write(&mut self, range: Range<usize>, bytes: Vec<u8>) -> Result<usize, Error> {
+        let first = self.tail.used().is_none();
+        self.tail.attempt(&range);
         match self.kind {
             Kind::Code => {
                 let whole = self.tail.with_rest(range.clone());
@@ -147,7 +149,7 @@ impl Run {
             }
             Kind::ReadOnly => {
                 // The second time: it pays.
-                if self.tail.used().is_some() {
+                if !first {
                     self.make_alias()?;
                 }
                 self.write_file(range.clone(), &bytes)?;
@@ -216,11 +218,14 @@ impl Run {
             return Ok(());
         }
         if let Some(used) = self.tail.used() {
+            let Arena { mapping, file, .. } = &*self.arena;
             // SAFETY: by the invariants of `Run` and `Arena` these pages are this run's, in the
             // file, or private memory; whoever frees a pool uses nothing of it any more.
-            match self.kind {
-                Kind::ReadWrite => unsafe { self.arena.mapping.empty(used.start, used.len()) }?,
-                Kind::Code | Kind::ReadOnly => unsafe { self.arena.file.discard(used) }?,
+            unsafe {
+                match self.kind {
+                    Kind::ReadWrite => mapping.empty(used.start, used.len())?,
+                    Kind::Code | Kind::ReadOnly => file.discard(used)?,
+                }
             }
         }
         lock(&self.arena.free)[self.kind as usize].put(self.tail.run());

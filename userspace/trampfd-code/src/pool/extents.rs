@@ -73,7 +73,7 @@ mod tests {
         for step in 0..20_000 {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let number = (random >> 33) as usize;
-            if number % 2 == 0 && !taken.is_empty() {
+            if number.is_multiple_of(2) && !taken.is_empty() {
                 let range = taken.swap_remove(number / 2 % taken.len());
                 range.clone().for_each(|at| owner[at] = None);
                 extents.put(range);

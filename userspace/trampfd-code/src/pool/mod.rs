@@ -16,8 +16,8 @@
 mod arena;
 mod error;
 mod extents;
+mod handle;
 mod plan;
-mod pool;
 mod pools;
 mod section;
 mod set;
@@ -26,7 +26,7 @@ mod tail;
 use std::sync::{Mutex, MutexGuard};
 
 pub use error::Error;
-pub use pool::Pool;
+pub use handle::Pool;
 pub use pools::Pools;
 pub use section::{Kind, Placed, Request, Section, Set};
 pub use set::{Layout, SetBuilder};

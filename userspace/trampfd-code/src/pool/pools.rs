@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::arena::{Arena, REACH, Run};
-use super::pool::{Pool, State};
+use super::handle::{Pool, State};
 use super::{Error, Kind, Options, Stats, lock};
 use crate::vm::{self, Meter, Place, token};
 

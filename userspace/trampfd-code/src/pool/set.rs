@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::arena::traps;
+use super::handle::Handle;
 use super::plan::Item;
-use super::pool::Handle;
 use super::section::next_set;
 use super::tail::Taken;
 use super::{Error, Kind, Placed, Request, Section, Set};

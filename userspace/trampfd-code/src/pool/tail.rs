@@ -9,12 +9,13 @@ use super::plan::{self, Item, Plan};
 /// # Invariants
 ///
 /// All are offsets in one arena. `run` is whole pages, `next` lies in it or at its end, and from
-/// there on nothing was handed out. `touched` says of each page of the run whether something was
-/// written there.
+/// there on nothing is handed out. No page from `used` on was ever written. `touched` says of each
+/// page of the run whether what was to be written there is there.
 #[derive(Debug)]
 pub(super) struct Tail {
     run: Range<usize>,
     next: usize,
+    used: usize,
     page: usize,
     touched: Vec<bool>,
 }
@@ -38,7 +39,7 @@ impl Tail {
     /// Of a run of whole pages of `page` bytes.
     pub(super) fn new(run: Range<usize>, page: usize) -> Tail {
         let touched = vec![false; run.len() / page];
-        Tail { next: run.start, run, page, touched }
+        Tail { next: run.start, used: run.start, run, page, touched }
     }
 
     /// All of the run.
@@ -92,11 +93,14 @@ impl Tail {
         new * self.page
     }
 
-    /// From the first page that was written to the last.
+    /// `range` is about to be written. Should that fail, something of it may be there.
+    pub(super) fn attempt(&mut self, range: &Range<usize>) {
+        self.used = self.used.max(range.end.next_multiple_of(self.page));
+    }
+
+    /// The pages in which there may be something.
     pub(super) fn used(&self) -> Option<Range<usize>> {
-        let first = self.touched.iter().position(|&touched| touched)?;
-        let last = self.touched.iter().rposition(|&touched| touched)?;
-        Some(self.run.start + first * self.page..self.run.start + (last + 1) * self.page)
+        (self.used > self.run.start).then_some(self.run.start..self.used)
     }
 
     /// Bytes of pages that were written.
@@ -129,6 +133,7 @@ mod tests {
         let mut tail = tail(4);
         let first = take(&mut tail, 100);
         assert_eq!(tail.with_rest(first.range.clone()), PAGE..2 * PAGE);
+        tail.attempt(&first.range);
         assert_eq!(tail.touch(first.range), PAGE);
         let second = take(&mut tail, 100);
         assert_eq!(second.range, PAGE + 112..PAGE + 212);
@@ -136,6 +141,7 @@ mod tests {
         assert_eq!(tail.touch(second.range), 0);
         let third = take(&mut tail, PAGE);
         assert_eq!(tail.with_rest(third.range.clone()), third.range.start..3 * PAGE);
+        tail.attempt(&third.range);
         assert_eq!(tail.touch(third.range), PAGE);
         assert_eq!(tail.used(), Some(PAGE..3 * PAGE));
         assert_eq!(tail.committed(), 2 * PAGE);

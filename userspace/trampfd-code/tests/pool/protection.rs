@@ -87,10 +87,20 @@ fn code_has_no_alias_unless_asked_for_and_nothing_has_one_after_finalise() {
     }
 }
 
+/// Bytes that are free in the file system there.
+fn free_in(place: &std::ffi::CStr) -> usize {
+    // SAFETY: a C string, and room for the answer, which may be all zeros.
+    unsafe {
+        let mut answer: libc::statvfs = std::mem::zeroed();
+        assert_eq!(libc::statvfs(place.as_ptr(), &mut answer), 0);
+        (answer.f_bfree * answer.f_bsize) as usize
+    }
+}
+
 #[test]
 fn what_is_full_is_an_error_and_not_a_signal() {
-    if !alone("protection::what_is_full_is_an_error_and_not_a_signal") || !cover(c"/mnt", 256 << 10)
-    {
+    const SIZE: usize = 256 << 10;
+    if !alone("protection::what_is_full_is_an_error_and_not_a_signal") || !cover(c"/mnt", SIZE) {
         return;
     }
     for write in [Write::Pwrite, Write::Alias] {
@@ -113,7 +123,9 @@ fn what_is_full_is_an_error_and_not_a_signal() {
             assert!(full, "{kind:?} took more than there is");
         }
         assert_eq!(call(code), 9);
+        assert!(free_in(c"/mnt") < 40_000, "{write:?}: there was room");
         drop(pool);
+        assert_eq!(free_in(c"/mnt"), SIZE, "{write:?}: what failed was not given back");
         let pool = pools.create(2).unwrap();
         check(&modules(&pool, 20));
     }
