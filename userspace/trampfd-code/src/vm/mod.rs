@@ -42,6 +42,12 @@ pub fn round_to_pages(len: usize) -> Result<usize, Error> {
         .ok_or(Error::TooLarge(len))
 }
 
+/// Makes the processor see code that somebody wrote through another view of these `len` bytes.
+/// What writes code by functions of this crate has done it.
+pub fn flush(start: *const u8, len: usize) {
+    crate::arch::flush(start, len);
+}
+
 /// What may be done with pages of a [`Mapping`]. Nothing is ever writable and executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
