@@ -14,6 +14,11 @@ const ARROWS: &[Crate] = &[
     Crate { name: "trampfd-ffi", may_use: &["trampfd", "libc", "libffi-sys"], others: false },
     Crate { name: "trampfd-code", may_use: &["blake3", "libc", "object", "rustix"], others: false },
     Crate {
+        name: "trampfd-code-closure-ffi",
+        may_use: &["trampfd-code", "closure-ffi"],
+        others: false,
+    },
+    Crate {
         name: "trampfd-code-cranelift",
         may_use: &["trampfd-code", "cranelift-jit", "cranelift-module"],
         others: false,
@@ -53,6 +58,7 @@ const UNSAFE: &[&str] = &[
     "trampolines/src/plan.rs",
     "trampolines/src/table.rs",
     "userspace/trampfd-capi/src/",
+    "userspace/trampfd-code/adapters/closure-ffi/",
     "userspace/trampfd-code/adapters/cranelift/",
     "userspace/trampfd-code/adapters/llvm/",
     "userspace/trampfd-code/adapters/wasmtime/",
@@ -606,10 +612,16 @@ fn named_tests_exist(files: &[File]) -> Vec<String> {
     let tests = |program: &str, test: &str| {
         let tests = root().join("tests");
         let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-        if ["it", "kernel"].contains(&program) {
+        let in_rust = |folder: PathBuf| {
             let (module, test) = test.rsplit_once("::").unwrap_or(("main", test));
-            let file = tests.join("tests").join(program).join(format!("{module}.rs"));
-            has_word(&read(file), &format!("fn {test}"))
+            let of_one_file = folder.with_extension("rs");
+            let files = [folder.join(format!("{module}.rs")), of_one_file];
+            files.into_iter().any(|file| has_word(&read(file), &format!("fn {test}")))
+        };
+        if ["it", "kernel"].contains(&program) {
+            in_rust(tests.join("tests").join(program))
+        } else if let Some(program) = program.strip_prefix("code-") {
+            in_rust(root().join("userspace/trampfd-code/tests").join(program))
         } else {
             read(tests.join("c").join(format!("{program}.c"))).contains(&format!("TEST({test})"))
         }
@@ -637,6 +649,7 @@ fn documents_name_tests_that_exist() {
             File::new("README.md", "`it: tidy::documents_name_tests`"),
             File::new("README.md", "`it: nowhere::documents_name_tests_that_exist`"),
             File::new("README.md", "`seal: seal_refuses_set_and_clear`, `no-program: test`"),
+            File::new("README.md", "`code-vm: views::no_such_test`"),
             File::new("SECURITY.md", "all is well"),
         ],
     );
