@@ -10,6 +10,16 @@ use super::runs::Runs;
 pub(super) struct Carver<P> {
     pieces: Vec<Option<Piece<P>>>,
     runs: Runs,
+    last: Last,
+}
+
+/// The block that was given back last. It is among the free runs only when something else is
+/// done than handing out as much again. Of 0 granules if there is none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    piece: u32,
+    start: u32,
+    len: u32,
 }
 
 #[derive(Debug)]
@@ -18,16 +28,9 @@ struct Piece<P> {
     place: P,
 }
 
-/// A block that was given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Freed {
-    /// Nothing in its piece is handed out now.
-    pub(super) empty: bool,
-}
-
 impl<P> Carver<P> {
     pub(super) fn new() -> Carver<P> {
-        Carver { pieces: Vec::new(), runs: Runs::new() }
+        Carver { pieces: Vec::new(), runs: Runs::new(), last: Last::default() }
     }
 
     /// Bytes of memory that the books take, but for the maps.
@@ -65,11 +68,28 @@ impl<P> Carver<P> {
         Some(&self.piece(piece)?.map)
     }
 
+    pub(super) fn shared_map(&self, piece: u32) -> Option<Arc<Map>> {
+        Some(self.piece(piece)?.map.clone())
+    }
+
     pub(super) fn place(&self, piece: u32) -> Option<&P> {
         Some(&self.piece(piece)?.place)
     }
 
-    /// A block of `len` granules: where it begins.
+    /// The block that was given back last, if it has `len` granules.
+    #[inline(always)]
+    pub(super) fn take_again(&mut self, len: usize) -> bool {
+        let last = self.last;
+        if last.len as usize != len {
+            return false;
+        }
+        let Some(piece) = self.piece(last.piece) else { return false };
+        piece.map.hand_out(last.start as usize);
+        self.last.len = 0;
+        true
+    }
+
+    /// A block of `len` granules: where it begins. [`Carver::settle`] was called.
     #[inline(always)]
     pub(super) fn take(&mut self, len: usize) -> Option<(&P, usize)> {
         let run = self.runs.find(u32::try_from(len).ok()?)?;
@@ -88,62 +108,57 @@ impl<P> Carver<P> {
         Some((&piece.place, start))
     }
 
-    /// Takes a block back.
-    pub(super) fn give(&mut self, piece: u32, start: usize) -> Result<Freed, Refused> {
-        let len = self.piece(piece).ok_or(Refused::NotLive)?.map.check(start)?;
-        Ok(self.free(piece, start, len))
+    /// Takes a block back whose length [`Map::check`] has told. [`Carver::settle`] was called.
+    #[inline(always)]
+    pub(super) fn give(&mut self, map: &Map, piece: u32, start: usize, len: usize) {
+        map.take_back(start);
+        self.last = Last { piece, start: start as u32, len: len as u32 };
     }
 
-    /// Takes a block back whose length [`Map::check`] has told.
+    /// Puts the block that was given back last among the free runs: its piece, if nothing in
+    /// that is handed out now.
     #[inline(always)]
-    pub(super) fn free(&mut self, piece: u32, start: usize, len: usize) -> Freed {
-        let Some(Piece { map, .. }) = self.pieces.get(piece as usize).and_then(Option::as_ref)
-        else {
-            return Freed { empty: false };
-        };
-        map.take_back(start);
+    pub(super) fn settle(&mut self) -> Option<u32> {
+        let Last { piece, start, len } = std::mem::take(&mut self.last);
+        if len == 0 { None } else { self.join(piece, start as usize, len as usize) }
+    }
+
+    #[inline(always)]
+    fn join(&mut self, piece: u32, start: usize, len: usize) -> Option<u32> {
+        let Piece { map, .. } = self.pieces.get(piece as usize)?.as_ref()?;
         let end = start + len;
         let after = map.is_free(end).then(|| map.tag(end));
-        let mut whole = len as u32;
+        let (mut first, mut whole) = (start, len as u32);
         if let Some(after) = after {
             map.join(end);
             whole += self.runs.get(after).len;
         }
-        let mut first = start;
-        match map.free_before(start) {
-            Some(before) => {
+        match (map.free_before(start), after) {
+            (Some(before), after) => {
                 map.join(start);
                 if let Some(after) = after {
                     self.runs.remove(after);
                 }
-                let run = map.tag(before);
-                whole += (start - before) as u32;
                 first = before;
-                self.runs.change(run, before as u32, whole);
+                whole += (start - before) as u32;
+                self.runs.change(map.tag(before), before as u32, whole);
             }
-            None => {
-                let run = match after {
-                    Some(run) => {
-                        self.runs.change(run, start as u32, whole);
-                        run
-                    }
-                    None => self.runs.insert(piece, start as u32, whole),
-                };
-                map.set_tag(start, run);
+            (None, Some(after)) => {
+                self.runs.change(after, start as u32, whole);
+                map.set_tag(start, after);
             }
+            (None, None) => map.set_tag(start, self.runs.insert(piece, start as u32, whole)),
         }
-        Freed { empty: first == 0 && whole as usize == map.len() }
+        (first == 0 && whole as usize == map.len()).then_some(piece)
     }
 
-    /// Keeps `len` granules of a block that has more.
+    /// Keeps `len` granules of a block that has more. [`Carver::settle`] was called.
     pub(super) fn shrink(&mut self, piece: u32, start: usize, len: usize) -> Result<(), Refused> {
         let map = &self.piece(piece).ok_or(Refused::NotLive)?.map;
         let old = map.check(start)?;
         if len < old {
-            // The rest becomes a block of its own, and is given back.
             map.cut(start + len);
-            map.hand_out(start + len);
-            self.free(piece, start + len, old - len);
+            self.join(piece, start + len, old - len);
         }
         Ok(())
     }
@@ -166,7 +181,16 @@ mod tests {
     }
 
     fn take(carver: &mut Carver<u32>, len: usize) -> Option<(u32, usize)> {
+        carver.settle();
         carver.take(len).map(|(&piece, start)| (piece, start))
+    }
+
+    /// Whether the piece is empty then.
+    fn give(carver: &mut Carver<u32>, piece: u32, start: usize) -> Result<bool, Refused> {
+        carver.settle();
+        let map = carver.pieces[piece as usize].as_ref().unwrap().map.clone();
+        carver.give(&map, piece, start, map.check(start)?);
+        Ok(carver.settle() == Some(piece))
     }
 
     /// The blocks of jit-allocator's defect: 31, 1 and 1 granules, the second given back, then
@@ -176,7 +200,7 @@ mod tests {
         let mut carver = carver(1, 1024);
         let starts: Vec<_> = [31, 1, 1].map(|len| take(&mut carver, len).unwrap().1).into();
         assert_eq!(starts, [0, 31, 32]);
-        carver.give(0, 31).unwrap();
+        give(&mut carver, 0, 31).unwrap();
         assert_eq!(take(&mut carver, 2), Some((0, 33)));
         assert_eq!(take(&mut carver, 1), Some((0, 31)));
     }
@@ -188,12 +212,12 @@ mod tests {
             take(&mut carver, 16).unwrap();
         }
         assert_eq!(take(&mut carver, 1), None);
-        assert!(!carver.give(0, 0).unwrap().empty);
-        assert!(!carver.give(0, 32).unwrap().empty);
+        assert!(!give(&mut carver, 0, 0).unwrap());
+        assert!(!give(&mut carver, 0, 32).unwrap());
         assert_eq!(take(&mut carver, 17), None);
-        assert!(!carver.give(0, 16).unwrap().empty);
+        assert!(!give(&mut carver, 0, 16).unwrap());
         assert_eq!(carver.map(0).unwrap().run(40), Run { start: 0, len: 48, live: false });
-        assert!(carver.give(0, 48).unwrap().empty);
+        assert!(give(&mut carver, 0, 48).unwrap());
         assert_eq!(carver.remove(0), Some(0));
         assert_eq!(take(&mut carver, 1), None);
     }
@@ -203,20 +227,20 @@ mod tests {
         let mut carver = carver(1, 64);
         take(&mut carver, 8).unwrap();
         take(&mut carver, 8).unwrap();
-        assert_eq!(carver.give(0, 3), Err(Refused::Interior(0)));
-        carver.give(0, 0).unwrap();
+        assert_eq!(give(&mut carver, 0, 3), Err(Refused::Interior(0)));
+        give(&mut carver, 0, 0).unwrap();
         for at in [0, 3] {
-            assert_eq!(carver.give(0, at), Err(Refused::NotLive));
+            assert_eq!(give(&mut carver, 0, at), Err(Refused::NotLive));
         }
-        assert_eq!(carver.give(0, 20), Err(Refused::NotLive));
-        assert_eq!(carver.give(9, 0), Err(Refused::NotLive));
+        assert_eq!(give(&mut carver, 0, 20), Err(Refused::NotLive));
+        assert_eq!(carver.shrink(9, 0, 1), Err(Refused::NotLive));
         assert_eq!(carver.remove(0), None, "a block is live in it");
         let map = carver.map(0).unwrap();
         map.give_back(8).unwrap();
         assert_eq!(map.give_back(8), Err(Refused::NotLive));
-        assert_eq!(carver.give(0, 8), Err(Refused::NotLive));
+        assert_eq!(give(&mut carver, 0, 8), Err(Refused::NotLive));
         carver.map(0).unwrap().accept(8);
-        assert!(carver.give(0, 8).unwrap().empty);
+        assert!(give(&mut carver, 0, 8).unwrap());
     }
 
     #[test]
@@ -233,16 +257,24 @@ mod tests {
             let picked = model.iter().nth(nth).map(|(&at, &size)| (at, size));
             match (kind, picked) {
                 (0..9, _) => {
-                    if let Some(at) = take(&mut carver, size) {
+                    if x >> 10 & 1 == 0 && carver.last.len as usize == size {
+                        let last = carver.last;
+                        assert!(carver.take_again(size));
+                        let at = (last.piece, last.start as usize);
+                        assert_eq!(model.insert(at, size), None, "step {step}");
+                    } else if let Some(at) = take(&mut carver, size) {
                         assert_eq!(model.insert(at, size), None, "step {step}");
                     }
                 }
                 (9..15, Some(((piece, start), _))) => {
-                    carver.give(piece, start).unwrap();
+                    carver.settle();
+                    let map = carver.pieces[piece as usize].as_ref().unwrap().map.clone();
+                    carver.give(&map, piece, start, map.check(start).unwrap());
                     model.remove(&(piece, start));
                 }
                 (_, Some(((piece, start), old))) => {
                     let size = size.min(old);
+                    carver.settle();
                     carver.shrink(piece, start, size).unwrap();
                     model.insert((piece, start), size);
                 }
@@ -252,8 +284,8 @@ mod tests {
                 agree(&carver, &model, pieces, len);
             }
         }
-        for (&(piece, start), _) in &model {
-            carver.give(piece, start).unwrap();
+        for &(piece, start) in model.keys() {
+            give(&mut carver, piece, start).unwrap();
         }
         for piece in 0..pieces {
             assert_eq!(carver.remove(piece), Some(piece));
@@ -268,7 +300,7 @@ mod tests {
                 assert_eq!(run.start, at);
                 assert_eq!(model.get(&(piece, at)), run.live.then_some(&run.len));
                 assert!(run.live || !free_before, "free runs side by side");
-                if !run.live {
+                if !run.live && carver.last.len == 0 {
                     let free = carver.runs.get(map.tag(at));
                     let whole = (free.piece, free.start as usize, free.len as usize);
                     assert_eq!(whole, (piece, at, run.len));

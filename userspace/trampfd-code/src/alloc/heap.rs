@@ -11,7 +11,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::carver::{Carver, Freed};
+use super::carver::Carver;
 use super::map::{Map, Refused};
 use super::segment::{Books, Segment, Unit};
 use super::state::{Inner, State};
@@ -42,18 +42,25 @@ pub(super) enum Message {
     Shrink { piece: u32, start: usize, len: usize },
 }
 
+/// What is its owner's alone.
+#[derive(Debug)]
+struct Own {
+    carver: Carver<Place>,
+    /// Where the block is that was given back last.
+    last: *const u8,
+    /// A piece that may be empty and is kept.
+    kept: Option<u32>,
+}
+
 /// Units, and the free runs in them.
 ///
 /// # Invariants
 ///
-/// `carver` and `kept` are touched only by the thread that has set `owned`, which
-/// [`Owner`] stands for.
+/// `own` is touched only by the thread that has set `owned`, which [`Owner`] stands for.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Heap {
-    carver: UnsafeCell<Carver<Place>>,
-    /// A piece that may be empty and is kept.
-    kept: UnsafeCell<Option<u32>>,
+    own: UnsafeCell<Own>,
     mail: AtomicBool,
     owned: AtomicBool,
     /// Bytes of the carver's books.
@@ -61,14 +68,15 @@ pub(super) struct Heap {
     inbox: Mutex<Vec<Message>>,
 }
 
+// SAFETY: `last` is an address.
+unsafe impl Send for Heap {}
 // SAFETY: by the invariants; the rest can be shared.
 unsafe impl Sync for Heap {}
 
 impl Heap {
     pub(super) fn new() -> Heap {
         Heap {
-            carver: UnsafeCell::new(Carver::new()),
-            kept: UnsafeCell::new(None),
+            own: UnsafeCell::new(Own { carver: Carver::new(), last: ptr::null(), kept: None }),
             mail: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             side: AtomicUsize::new(0),
@@ -126,14 +134,9 @@ impl<'a> Owner<'a> {
     }
 
     #[inline(always)]
-    fn carver(&mut self) -> &mut Carver<Place> {
+    fn own(&mut self) -> &mut Own {
         // SAFETY: by the invariants of `Heap`, borrowed from the one owner.
-        unsafe { &mut *self.heap.carver.get() }
-    }
-
-    fn kept(&mut self) -> &mut Option<u32> {
-        // SAFETY: as in `carver`.
-        unsafe { &mut *self.heap.kept.get() }
+        unsafe { &mut *self.heap.own.get() }
     }
 
     /// A block of `len` granules, not more than a unit has: where it is.
@@ -143,16 +146,29 @@ impl<'a> Owner<'a> {
         inner: &Inner,
         state: &State,
         len: usize,
-    ) -> Result<(*const u8, *mut u8), vm::Error> {
+    ) -> Result<*const u8, vm::Error> {
+        let mail = self.heap.mail.load(Ordering::Relaxed);
+        let own = self.own();
+        if !mail && own.carver.take_again(len) {
+            return Ok(own.last);
+        }
+        self.take_other(inner, state, len)
+    }
+
+    fn take_other(
+        &mut self,
+        inner: &Inner,
+        state: &State,
+        len: usize,
+    ) -> Result<*const u8, vm::Error> {
         if self.heap.mail.load(Ordering::Relaxed) {
             self.read_mail(inner, state);
         }
-        let shift = inner.granule;
-        if let Some((place, start)) = self.carver().take(len) {
-            let at = place.at + (start << shift);
-            return Ok((place.segment.rx(at), place.segment.rw(at)));
+        self.settle(inner, state);
+        match self.own().carver.take(len) {
+            Some((place, start)) => Ok(place.segment.rx(place.at + (start << inner.granule))),
+            None => self.take_more(inner, state, len),
         }
-        self.take_more(inner, state, len)
     }
 
     #[cold]
@@ -161,9 +177,9 @@ impl<'a> Owner<'a> {
         inner: &Inner,
         state: &State,
         len: usize,
-    ) -> Result<(*const u8, *mut u8), vm::Error> {
+    ) -> Result<*const u8, vm::Error> {
         let place = state.take_unit(inner)?;
-        let (segment, at) = (place.segment.clone(), place.at);
+        let segment = place.segment.clone();
         let none = || vm::Error::TooLarge(len << inner.granule);
         let unit = match &segment.books {
             Books::Units(units) => units.get(place.unit),
@@ -171,51 +187,70 @@ impl<'a> Owner<'a> {
         };
         let unit = unit.ok_or_else(none)?;
         let map = unit.map.get_or_init(|| Arc::new(Map::new(inner.options.block >> inner.granule)));
-        let piece = self.carver().add(map.clone(), place);
+        let piece = self.own().carver.add(map.clone(), place);
         unit.piece.store(piece, Ordering::Relaxed);
         unit.heap.store(ptr::from_ref(self.heap).cast_mut(), Ordering::Release);
         self.tell();
-        let (place, start) = self.carver().take(len).ok_or_else(none)?;
-        debug_assert_eq!(place.at, at);
-        let at = place.at + (start << inner.granule);
-        Ok((place.segment.rx(at), place.segment.rw(at)))
+        let (place, start) = self.own().carver.take(len).ok_or_else(none)?;
+        Ok(place.segment.rx(place.at + (start << inner.granule)))
     }
 
     /// Says how much memory the books take.
     pub(super) fn tell(&mut self) {
-        let bytes = self.carver().bytes();
+        let bytes = self.own().carver.bytes();
         self.heap.side.store(bytes, Ordering::Relaxed);
     }
 
-    /// Takes a block back whose length [`Map::check`] has told.
+    /// Takes a block back, at `rx`, whose length [`Map::check`] has told.
     #[inline(always)]
-    pub(super) fn free(
+    #[expect(clippy::too_many_arguments, reason = "what its only caller has at hand")]
+    pub(super) fn give(
+        &mut self,
+        inner: &Inner,
+        state: &State,
+        rx: *const u8,
+        map: &Map,
+        piece: u32,
+        start: usize,
+        len: usize,
+    ) {
+        self.settle(inner, state);
+        let own = self.own();
+        own.carver.give(map, piece, start, len);
+        own.last = rx;
+        if inner.options.immediate_release {
+            self.settle(inner, state);
+        }
+    }
+
+    /// What was given back last can be had for blocks of any length.
+    #[inline(always)]
+    pub(super) fn settle(&mut self, inner: &Inner, state: &State) {
+        if let Some(piece) = self.own().carver.settle() {
+            self.emptied(inner, state, piece);
+        }
+    }
+
+    pub(super) fn shrink(
         &mut self,
         inner: &Inner,
         state: &State,
         piece: u32,
         start: usize,
         len: usize,
-    ) {
-        if let Freed { empty: true } = self.carver().free(piece, start, len)
-            && (*self.kept() != Some(piece) || inner.options.immediate_release)
-        {
-            self.emptied(inner, state, piece);
-        }
-    }
-
-    pub(super) fn shrink(&mut self, piece: u32, start: usize, len: usize) -> Result<(), Refused> {
-        self.carver().shrink(piece, start, len)
+    ) -> Result<(), Refused> {
+        self.settle(inner, state);
+        self.own().carver.shrink(piece, start, len)
     }
 
     /// Keeps one empty piece, if any.
     #[cold]
     fn emptied(&mut self, inner: &Inner, state: &State, piece: u32) {
         if !inner.options.immediate_release {
-            let kept = *self.kept();
-            let other = kept.filter(|&kept| kept != piece);
-            if !other.is_some_and(|other| self.carver().map(other).is_some_and(Map::is_empty)) {
-                *self.kept() = Some(piece);
+            let own = self.own();
+            let other = own.kept.filter(|&kept| kept != piece);
+            if !other.is_some_and(|other| own.carver.map(other).is_some_and(Map::is_empty)) {
+                own.kept = Some(piece);
                 return;
             }
         }
@@ -224,7 +259,7 @@ impl<'a> Owner<'a> {
 
     /// Gives a piece back to the system that is empty. Where that cannot be it is kept.
     fn give_up(&mut self, inner: &Inner, state: &State, piece: u32) {
-        let Some(place) = self.carver().place(piece).cloned() else { return };
+        let Some(place) = self.own().carver.place(piece).cloned() else { return };
         if inner.sealed.load(Ordering::Relaxed) || place.unit().is_none() {
             return;
         }
@@ -233,7 +268,7 @@ impl<'a> Owner<'a> {
         if unsafe { place.segment.file().discard(range) }.is_err() {
             return;
         }
-        if let Some(place) = self.carver().remove(piece) {
+        if let Some(place) = self.own().carver.remove(piece) {
             if let Some(unit) = place.unit() {
                 unit.heap.store(ptr::null_mut(), Ordering::Relaxed);
             }
@@ -251,16 +286,19 @@ impl<'a> Owner<'a> {
         for message in messages {
             match message {
                 Message::Release { piece, start } => {
-                    if let Some(map) = self.carver().map(piece) {
+                    self.settle(inner, state);
+                    let own = self.own();
+                    if let Some(map) = own.carver.shared_map(piece) {
                         map.accept(start);
-                    }
-                    if let Ok(Freed { empty: true }) = self.carver().give(piece, start) {
-                        self.emptied(inner, state, piece);
+                        if let Ok(len) = map.check(start) {
+                            own.carver.give(&map, piece, start, len);
+                            self.settle(inner, state);
+                        }
                     }
                 }
                 // Refused if it was released since: that message follows.
                 Message::Shrink { piece, start, len } => {
-                    let _ = self.carver().shrink(piece, start, len);
+                    let _ = self.shrink(inner, state, piece, start, len);
                 }
             }
         }
@@ -270,8 +308,9 @@ impl<'a> Owner<'a> {
     pub(super) fn leave(mut self, inner: &Inner, state: &State) {
         loop {
             self.read_mail(inner, state);
-            if let Some(kept) = self.kept().take()
-                && self.carver().map(kept).is_some_and(Map::is_empty)
+            self.settle(inner, state);
+            if let Some(kept) = self.own().kept.take()
+                && self.own().carver.map(kept).is_some_and(Map::is_empty)
             {
                 self.give_up(inner, state, kept);
             }

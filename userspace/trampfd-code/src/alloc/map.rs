@@ -11,7 +11,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::bits::Bits;
+use super::bits::{Bits, WORD};
+
+/// The arrays of bits.
+const EDGE: usize = 0;
+const LIVE: usize = 1;
+const BACK: usize = 2;
 
 /// A run of granules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub(super) enum Refused {
     NotLive,
 }
 
-/// Numbers of two cache lines, as [`Bits`] has them.
+/// Numbers that fill two cache lines, as [`Bits`] has them.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Tags([AtomicU32; TAGS]);
@@ -40,11 +45,8 @@ const TAGS: usize = 32;
 /// The books of one piece of memory. One thread at a time changes them, any thread reads them.
 #[derive(Debug)]
 pub(super) struct Map {
-    edge: Bits,
-    live: Bits,
-    back: Bits,
+    bits: Bits<4>,
     tags: Box<[Tags]>,
-    len: usize,
 }
 
 impl Map {
@@ -52,39 +54,42 @@ impl Map {
     pub(super) fn new(len: usize) -> Map {
         let tags = || Tags([const { AtomicU32::new(0) }; TAGS]);
         let map = Map {
-            edge: Bits::new(len),
-            live: Bits::new(len),
-            back: Bits::new(len),
+            bits: Bits::new(len),
             tags: std::iter::repeat_with(tags).take(len.div_ceil(TAGS)).collect(),
-            len,
         };
-        map.edge.set(0);
+        map.bits.set(EDGE, 0);
         map
     }
 
     /// Granules.
+    #[inline(always)]
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.bits.len()
     }
 
     /// Bytes of memory that the books take.
     pub(super) fn bytes(&self) -> usize {
-        self.edge.bytes() + self.live.bytes() + self.back.bytes() + size_of_val(&*self.tags)
+        self.bits.bytes() + size_of_val(&*self.tags)
     }
 
     /// The run that a granule is in.
     pub(super) fn run(&self, at: usize) -> Run {
-        let start = self.edge.last(at).unwrap_or(0);
-        let live = self.live.get(start) && !self.back.get(start);
-        Run { start, len: self.edge.next(start + 1) - start, live }
+        let start = self.bits.last(EDGE, at).unwrap_or(0);
+        let live = self.bits.get(LIVE, start) && !self.bits.get(BACK, start);
+        Run { start, len: self.bits.next(EDGE, start + 1) - start, live }
     }
 
-    /// Each run, in order.
+    /// Each run, in order, free ones joined.
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> {
         let mut at = 0;
         std::iter::from_fn(move || {
-            let run = (at < self.len).then(|| self.run(at))?;
-            at = run.start + run.len;
+            let mut run = (at < self.len()).then(|| self.run(at))?;
+            at += run.len;
+            // One that is kept for the next block of its length has not been joined.
+            while !run.live && at < self.len() && !self.run(at).live {
+                let more = self.run(at).len;
+                (run.len, at) = (run.len + more, at + more);
+            }
             Some(run)
         })
     }
@@ -92,10 +97,17 @@ impl Map {
     /// Length of the block that begins at a granule, if one does.
     #[inline(always)]
     pub(super) fn check(&self, start: usize) -> Result<usize, Refused> {
-        if !(self.edge.get(start) && self.live.get(start) && !self.back.get(start)) {
+        let (index, at) = (start / WORD, start % WORD);
+        let word = self.bits.word(index);
+        let [edge, live, back] = [EDGE, LIVE, BACK].map(|n| word[n].load(Ordering::Relaxed));
+        if (edge & live & !back) >> at & 1 == 0 {
             return Err(self.why_not(start));
         }
-        Ok(self.edge.next(start + 1) - start)
+        let after = edge >> at >> 1;
+        Ok(match after {
+            0 => self.bits.next_word(EDGE, index + 1) - start,
+            _ => 1 + after.trailing_zeros() as usize,
+        })
     }
 
     #[cold]
@@ -108,18 +120,18 @@ impl Map {
 
     /// Another thread gives the block back that begins here: the first to say so.
     pub(super) fn give_back(&self, start: usize) -> Result<(), Refused> {
-        if self.back.claim(start) { Ok(()) } else { Err(Refused::NotLive) }
+        if self.bits.claim(BACK, start) { Ok(()) } else { Err(Refused::NotLive) }
     }
 
     /// The block that was given back is to be freed.
     pub(super) fn accept(&self, start: usize) {
-        self.back.disclaim(start);
+        self.bits.disclaim(BACK, start);
     }
 
     /// The one free run, if nothing is handed out.
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
-        !self.live.get(0) && self.edge.next(1) == self.len
+        !self.bits.get(LIVE, 0) && self.bits.next(EDGE, 1) == self.len()
     }
 
     #[inline(always)]
@@ -135,36 +147,36 @@ impl Map {
     /// A run begins here.
     #[inline(always)]
     pub(super) fn cut(&self, at: usize) {
-        self.edge.set(at);
+        self.bits.set(EDGE, at);
     }
 
     /// No run begins here any more: it belongs to the one before.
     #[inline(always)]
     pub(super) fn join(&self, at: usize) {
-        self.edge.clear(at);
+        self.bits.clear(EDGE, at);
     }
 
     /// Hands out the run that begins here.
     #[inline(always)]
     pub(super) fn hand_out(&self, start: usize) {
-        self.live.set(start);
+        self.bits.set(LIVE, start);
     }
 
     #[inline(always)]
     pub(super) fn take_back(&self, start: usize) {
-        self.live.clear(start);
+        self.bits.clear(LIVE, start);
     }
 
     /// The free run that ends before `start`.
     #[inline(always)]
     pub(super) fn free_before(&self, start: usize) -> Option<usize> {
-        let before = self.edge.last(start.checked_sub(1)?)?;
-        (!self.live.get(before)).then_some(before)
+        let before = self.bits.last(EDGE, start.checked_sub(1)?)?;
+        (!self.bits.get(LIVE, before)).then_some(before)
     }
 
     /// A free run begins at `end`.
     #[inline(always)]
     pub(super) fn is_free(&self, end: usize) -> bool {
-        end < self.len && !self.live.get(end)
+        end < self.len() && !self.bits.get(LIVE, end)
     }
 }

@@ -121,7 +121,7 @@ impl JitAllocator {
     ///
     /// As [`JitAllocator::alloc`].
     pub fn alloc_block(&self, len: usize) -> Result<*const u8, Error> {
-        Ok(self.take(len)?.0)
+        self.take(len)
     }
 
     /// As [`JitAllocator::alloc_block`]: the first byte in the executable view, and the same
@@ -131,17 +131,19 @@ impl JitAllocator {
     ///
     /// As [`JitAllocator::alloc`], and [`Error::NoAlias`].
     pub fn alloc_raw(&self, len: usize) -> Result<(*const u8, *mut u8), Error> {
-        let (rx, rw) = self.take(len)?;
-        if rw.is_null() {
-            // SAFETY: nobody has seen it.
-            unsafe { self.release(rx) }?;
-            return Err(Error::NoAlias);
+        let rx = self.take(len)?;
+        match self.alias(rx)? {
+            Some(rw) => Ok((rx, rw.as_ptr())),
+            None => {
+                // SAFETY: nobody has seen it.
+                unsafe { self.release(rx) }?;
+                Err(Error::NoAlias)
+            }
         }
-        Ok((rx, rw))
     }
 
     #[inline(always)]
-    fn take(&self, len: usize) -> Result<(*const u8, *mut u8), Error> {
+    fn take(&self, len: usize) -> Result<*const u8, Error> {
         let inner = &self.inner;
         let state = inner.state();
         if inner.sealed.load(Ordering::Relaxed) {
@@ -159,7 +161,7 @@ impl JitAllocator {
     }
 
     #[cold]
-    fn take_large(&self, len: usize) -> Result<(*const u8, *mut u8), Error> {
+    fn take_large(&self, len: usize) -> Result<*const u8, Error> {
         if len == 0 {
             return Err(Error::Empty);
         }
@@ -266,7 +268,7 @@ impl JitAllocator {
         if let Some(mut owner) = thread::owned(state)
             && std::ptr::eq(owner.heap(), heap)
         {
-            owner.free(inner, state, piece, start, len);
+            owner.give(inner, state, rx, map, piece, start, len);
             return Ok(());
         }
         map.give_back(start).map_err(|why| self.refused(rx, why))?;
@@ -330,9 +332,9 @@ impl JitAllocator {
         let heap = block.unit.heap.load(Ordering::Relaxed);
         let piece = block.unit.piece.load(Ordering::Relaxed);
         match thread::owned(state) {
-            Some(mut owner) if std::ptr::eq(owner.heap(), heap) => {
-                owner.shrink(piece, block.start, keep).map_err(|why| self.refused(rx, why))
-            }
+            Some(mut owner) if std::ptr::eq(owner.heap(), heap) => owner
+                .shrink(inner, state, piece, block.start, keep)
+                .map_err(|why| self.refused(rx, why)),
             _ => {
                 let message = Message::Shrink { piece, start: block.start, len: keep };
                 self.send(state, heap, message);

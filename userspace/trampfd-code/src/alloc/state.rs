@@ -270,11 +270,7 @@ impl State {
     }
 
     /// A large block, in whole pages.
-    pub(super) fn take_pages(
-        &self,
-        inner: &Inner,
-        len: usize,
-    ) -> Result<(*const u8, *mut u8), vm::Error> {
+    pub(super) fn take_pages(&self, inner: &Inner, len: usize) -> Result<*const u8, vm::Error> {
         let bytes = vm::round_to_pages(len)?;
         let page = vm::page_size();
         let mut large = self.large();
@@ -295,11 +291,12 @@ impl State {
         let at = start * page;
         if let Err(error) = segment.take(at..at + bytes, inner.options.fill) {
             if let Books::Pages(pages) = &segment.books {
-                let _ = large.give(pages.piece.load(Ordering::Relaxed), start);
+                large.give(&pages.map, pages.piece.load(Ordering::Relaxed), start, bytes / page);
+                large.settle();
             }
             return Err(error);
         }
-        Ok((segment.rx(at), segment.rw(at)))
+        Ok(segment.rx(at))
     }
 
     /// Takes pages of a large block back, from page `keep` of it on.
@@ -340,11 +337,12 @@ impl State {
             }
         }
         let piece = pages.piece.load(Ordering::Relaxed);
-        let done = match keep {
-            0 => large.give(piece, start).map(drop),
-            _ => large.shrink(piece, start, keep),
-        };
-        done.map_err(GivePages::Refused)
+        if keep > 0 {
+            return large.shrink(piece, start, keep).map_err(GivePages::Refused);
+        }
+        large.give(&pages.map, piece, start, len);
+        large.settle();
+        Ok(())
     }
 }
 
