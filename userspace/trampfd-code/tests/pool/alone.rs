@@ -59,7 +59,8 @@ pub fn child(act: impl FnOnce()) -> bool {
     libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
 }
 
-/// No memory that is or was writable becomes executable. Not before Linux 6.3.
+/// From now on no memory that is or was writable becomes executable, and it is seen that this is
+/// so. Not before Linux 6.3.
 pub fn mdwe() -> bool {
     const PR_SET_MDWE: i32 = 65;
     const REFUSE_EXEC_GAIN: libc::c_ulong = 1;
@@ -68,7 +69,27 @@ pub fn mdwe() -> bool {
         eprintln!("not under PR_SET_MDWE: {}", io::Error::last_os_error());
         return false;
     }
+    let page = block(None, 4096).expect("a page");
+    let page = std::ptr::with_exposed_provenance_mut::<libc::c_void>(page);
+    // SAFETY: a new page.
+    let done = unsafe {
+        libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_WRITE) == 0
+            && libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) == 0
+    };
+    assert!(!done, "PR_SET_MDWE does nothing");
     true
+}
+
+/// Takes `len` bytes of address space, at this address or anywhere, if they are free.
+pub fn block(address: Option<usize>, len: usize) -> Option<usize> {
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    if address.is_some() {
+        flags |= libc::MAP_FIXED_NOREPLACE;
+    }
+    let at = std::ptr::with_exposed_provenance_mut(address.unwrap_or(0));
+    // SAFETY: replaces nothing.
+    let there = unsafe { libc::mmap(at, len, libc::PROT_NONE, flags, -1, 0) };
+    (there != libc::MAP_FAILED).then(|| there.expose_provenance())
 }
 
 /// Puts an empty file system of `size` bytes over `place`, for this thread alone. Where this user

@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 
-use trampfd_code::pool::{Kind, Pool, Pools, Request, Section};
-use trampfd_code::vm::page_size;
+use trampfd_code::pool::{Error, Kind, Options, Pool, Pools, Request, Section};
+use trampfd_code::vm::{self, Place, page_size};
 
+use super::alone::{alone, block};
 use super::{Module, answer, bytes, call, check, machine, modules, request, row};
 
 /// One set with these sections, each filled with a byte of its own; it is seen that they are
@@ -128,22 +129,55 @@ fn many_sets_of_one_pool() {
     all.iter().for_each(check);
 }
 
+/// Small arenas, so that there have to be many.
+fn near(place: Place) -> Pools {
+    let mut options = Options::default();
+    options.arena = 1 << 20;
+    options.memory.place = place;
+    Pools::with(options).unwrap()
+}
+
 #[test]
 fn code_reaches_the_data_of_every_pool() {
-    let mut options = trampfd_code::pool::Options::default();
-    options.arena = 1 << 20;
-    let pools = Pools::with(options).unwrap();
-    let pool: Vec<Pool> = (0..64).map(|id| pools.create(id).unwrap()).collect();
-    let addresses: Vec<usize> = pool
-        .iter()
-        .flat_map(|pool| {
-            let (set, _) = modules(pool, 30);
-            set.sections().iter().map(|section| section.address).collect::<Vec<_>>()
-        })
-        .collect();
-    let span = addresses.iter().max().unwrap() - addresses.iter().min().unwrap();
-    assert!(span > 3 << 20, "one arena was enough");
-    assert!(span < 1 << 31, "{span:#x} bytes are out of reach");
+    let address = 1 << 40;
+    let far = Place::Near { address, within: 1 << 40 };
+    let close = Place::Near { address: address + (8 << 30), within: 1 << 28 };
+    for (place, around) in [(Place::Anywhere, None), (far, Some(far)), (close, Some(close))] {
+        let pools = near(place);
+        let pool: Vec<Pool> = (0..64).map(|id| pools.create(id).unwrap()).collect();
+        let of = |pool| modules(pool, 30).0.sections().to_vec();
+        let addresses: Vec<usize> =
+            pool.iter().flat_map(of).map(|section| section.address).collect();
+        let (low, high) = (*addresses.iter().min().unwrap(), *addresses.iter().max().unwrap());
+        assert!(high - low > 3 << 20, "one arena was enough");
+        assert!(high - low < 1 << 31, "{place:?}: out of reach: {low:#x} and {high:#x}");
+        if let Some(Place::Near { address, within }) = around {
+            assert!(address.abs_diff(low) <= within && address.abs_diff(high) <= within);
+        }
+    }
+}
+
+#[test]
+fn where_no_room_is_near_a_pool_is_refused() {
+    if !alone("sections::where_no_room_is_near_a_pool_is_refused") {
+        return;
+    }
+    for place in [Place::Anywhere, Place::Near { address: 1 << 40, within: 1 << 40 }] {
+        let pools = near(place);
+        let first = pools.create(0).unwrap();
+        let code = answer(&first, 1);
+        let blocks = (1100 << 20) / (1 << 20);
+        for i in 1..=blocks {
+            let base = code & !((1 << 20) - 1);
+            block(Some(base - (i << 20)), 1 << 20);
+            block(Some(base + (i << 20)), 1 << 20);
+        }
+        let full = (1..100).map(|id| pools.create(id)).collect::<Vec<_>>();
+        let error = full.into_iter().find_map(Result::err);
+        let no_room = matches!(error, Some(Error::Memory(vm::Error::NoRoomNear { .. })));
+        assert!(no_room, "{place:?}: {error:?}");
+        assert_eq!((call(code), call(answer(&first, 2))), (1, 2));
+    }
 }
 
 #[test]
