@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::{env, fs, io};
 
 use crate::runtime::{Fault, What};
-use crate::{Ran, compiled, entry, interpreter, lexer, place, program, refuse_exec_gain, report};
+use crate::{
+    Ran, command, compiled, entry, interpreter, lexer, place, program, refuse_exec_gain, report,
+};
 use generate::Random;
 use trampfd_code::cache::{Happened, Reason};
 
@@ -55,6 +57,25 @@ fn interpret(text: &str, numbers: &[i64]) -> Option<(String, Result<i64, Fault>)
     let mut output = Vec::new();
     let result = interpreter::run(&program, main, numbers, 1_000_000, &mut output)?;
     Some((String::from_utf8(output).unwrap(), result))
+}
+
+/// Whether memory that was written can be made executable.
+fn gains_exec() -> bool {
+    let (any, flags) = (std::ptr::null_mut(), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new page, which nobody else knows, given back at the end.
+    unsafe {
+        let page = libc::mmap(any, 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        assert_ne!(page, libc::MAP_FAILED);
+        *page.cast::<u8>() = 0xc3;
+        let gained = libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) == 0;
+        assert_eq!(libc::munmap(page, 4096), 0);
+        gained
+    }
+}
+
+#[test]
+fn the_policy_is_in_force() {
+    hardened("the_policy_is_in_force", |_| assert!(!gains_exec()));
 }
 
 const FIB: &str = include_str!("../programs/fib.calc");
@@ -270,6 +291,23 @@ fn faults_end_the_program_with_their_line() {
         let text = format!("fn main(n) {{ return {least} % (0 - n); }}");
         assert_eq!(run(&text, &[1], folder).1.result, Ok(0));
     });
+}
+
+#[test]
+fn commands_that_make_no_sense_are_refused() {
+    let fib = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/calc/programs/fib.calc");
+    for (words, want) in [
+        (&[][..], "usage: calc"),
+        (&["--cache"], "usage: calc"),
+        (&["--else", fib, "1"], "usage: calc"),
+        (&["--interpret", fib], "main takes 1 numbers, not 0"),
+        (&["--interpret", fib, "1", "2"], "main takes 1 numbers, not 2"),
+        (&["--interpret", fib, "one"], "invalid digit"),
+        (&["--interpret", "/nowhere"], "/nowhere: No such file"),
+    ] {
+        let error = command(words.iter().map(Into::into)).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}, not {want}");
+    }
 }
 
 /// Removes the folder of the cache when something is printed.

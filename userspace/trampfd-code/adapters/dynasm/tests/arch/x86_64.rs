@@ -180,9 +180,12 @@ fn code_for_an_address_is_that_of_dynasmrts_own_assembler() {
             ; first:
             ; jz <first
             ; jnz >second
+            ; jmp >first
             ; lea rax, [->start + 4]
             ; .align 32
             ; second:
+            ; jmp <first
+            ; first:
             ; jmp <first
             ; .abs64 ->start
             ; .rel32 extern near as usize
