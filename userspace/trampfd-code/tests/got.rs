@@ -20,3 +20,5 @@ mod run;
 mod share;
 #[path = "got/thread.rs"]
 mod thread;
+#[path = "got/words.rs"]
+mod words;

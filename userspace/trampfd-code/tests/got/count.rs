@@ -79,15 +79,16 @@ fn counts_are_those_of_the_relocations() {
 
 #[test]
 fn one_entry_serves_all_objects_of_a_set() {
-    let (first, second) = (build("first.c", PIC[1]), build("second.c", PIC[1]));
-    let read =
-        [("first", &first), ("second", &second)].map(|(n, o)| Object::new(n, &o.bytes).unwrap());
+    let names = ["first.c", "second.c", "calls.c"];
+    let read = names.map(|name| Object::new(name, &build(name, PIC[1]).bytes).unwrap());
     let counts = link_dry(&read, 0x10_0000_0000).unwrap().counts;
-    let [a, b] = &counts.objects[..] else { panic!("{counts:?}") };
-    assert_eq!((a.name.as_str(), b.name.as_str()), ("first", "second"));
+    let [a, b, c] = &counts.objects[..] else { panic!("{counts:?}") };
+    assert_eq!(counts.objects.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), names);
     // Both call twice and read outer; first alone asks for the weak function.
     assert_eq!((a.stubs, b.stubs, counts.stubs), (2, 1, 2));
     assert_eq!((a.entries, b.entries, counts.entries), (3, 2, 3));
+    // The last calls twice, and no more: by the stub that is there, and its entry.
+    assert_eq!((c.entries, c.stubs), (1, 1));
 }
 
 /// Bytes of a section that is loaded.

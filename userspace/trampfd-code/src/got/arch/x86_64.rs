@@ -66,14 +66,17 @@ impl Field {
         }
     }
 
-    /// Whether the value can be written.
+    /// Whether the value, an address or a distance of 64 bits that may have wrapped, can be
+    /// written.
     pub(in super::super) fn fits(self, value: i128) -> bool {
         let bits = 8 * self.len() as u32;
+        let signed = || (-(1 << (bits - 1))..1 << (bits - 1)).contains(&(value as i64));
+        let unsigned = || (0..1 << bits).contains(&(value as u64));
         match self {
             Field::Nothing | Field::Word => true,
-            Field::Signed(_) => (-(1 << (bits - 1))..1 << (bits - 1)).contains(&value),
-            Field::Unsigned(_) => (0..1 << bits).contains(&value),
-            Field::Either(_) => (-(1 << (bits - 1))..1 << bits).contains(&value),
+            Field::Signed(_) => signed(),
+            Field::Unsigned(_) => unsigned(),
+            Field::Either(_) => signed() || unsigned(),
         }
     }
 }

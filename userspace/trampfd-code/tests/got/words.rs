@@ -1,0 +1,122 @@
+//! Relocations that C has no words for, each against what the psABI says it is.
+
+use trampfd_code::got::{Error, Symbol};
+
+use crate::build::{build, loader, twice};
+use crate::count::bytes;
+
+#[test]
+fn every_relocation_has_the_value_that_the_abi_gives() {
+    let loader = loader();
+    let mut set = loader.set(1);
+    for name in ["words.c", "numbers.c", "jumps.c"] {
+        set.add(name, &build(name, &[]).bytes).unwrap();
+    }
+    set.resolve(|name| (name == "outside").then_some(Symbol::Address(twice as *const () as usize)));
+    // SAFETY: an object of gcc.
+    let set = unsafe { set.load() }.unwrap();
+    let table = set.symbol("table").unwrap();
+    let thing = set.symbol("thing").unwrap();
+    let section = |name: &str| set.sections().iter().find(|s| &*s.name == name).unwrap();
+    let got = section(".got").address;
+    let entry = set.table().iter().find(|entry| entry.symbol == "thing").unwrap().address;
+    let long = |at: usize| u64::from_le_bytes(bytes(table + at, 8).try_into().unwrap());
+    let word = |at: usize| u32::from_le_bytes(bytes(table + at, 4).try_into().unwrap());
+    let apart = |to: usize, from: usize| to.wrapping_sub(from) as u64;
+
+    assert_eq!(long(0), 0x5a + 1, "64");
+    assert_eq!(long(8), apart(thing, table + 8), "PC64");
+    assert_eq!(long(16), apart(thing, got), "GOTOFF64");
+    assert_eq!(long(24), apart(entry, got), "GOT64");
+    assert_eq!(long(32), 12, "SIZE64");
+    assert_eq!(long(40), apart(got, table + 40), "GOTPC64");
+    assert_eq!(long(48), apart(entry, table + 48), "GOTPCREL64");
+    assert_eq!(long(56), apart(section(".stubs").address, got), "PLTOFF64");
+    assert_eq!(word(64), 13, "SIZE32");
+    assert_eq!(word(68), apart(thing, table + 68) as u32, "PC32");
+    assert_eq!(word(72), 0x1235, "32");
+    assert_eq!(bytes(table + 76, 3), [0x34, 0x12, 0x5a], "16, 8");
+    assert_eq!(word(80), apart(entry, got) as u32, "GOT32");
+    assert_eq!(word(84), apart(got, table + 84) as u32, "GOTPC32");
+    let jumps = set.symbol("jumps").unwrap();
+    let after = set.symbol("after").unwrap();
+    let [low, high] = (apart(after, jumps) as u16).to_le_bytes();
+    assert_eq!(bytes(jumps, 3), [low, high, apart(after, jumps + 2) as u8], "PC16, PC8");
+    // The entry leads to the thing, the stub to the function.
+    let target = usize::from_le_bytes(bytes(entry, 8).try_into().unwrap());
+    assert_eq!((target, bytes(target, 4)), (thing, &[1, 0, 0, 0][..]));
+    // SAFETY: a stub to this function.
+    let stub: extern "C" fn(i32) -> i32 = unsafe { std::mem::transmute(section(".stubs").address) };
+    assert_eq!(stub(8), 16);
+}
+
+/// Loads words.c with other numbers: the error.
+fn refused(small: usize, wide: usize) -> String {
+    let words = build("words.c", &[]);
+    let loader = loader();
+    let mut set = loader.set(1);
+    set.add("words.o", &words.bytes).unwrap();
+    set.resolve(|name| match name {
+        "small" => Some(Symbol::Address(small)),
+        "wide" => Some(Symbol::Address(wide)),
+        _ => Some(Symbol::Address(twice as *const () as usize)),
+    });
+    // SAFETY: an object of gcc.
+    match unsafe { set.load() } {
+        Ok(_) => "loaded".into(),
+        Err(error @ Error::OutOfRange { .. }) => error.to_string(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn the_last_number_that_fits_is_taken_and_the_next_refused() {
+    let refused_at = |at: &str, what: &str| format!("words.o(.rodata+{at}): {what}");
+    assert_eq!(refused(0xff, 0xffff), "loaded");
+    assert_eq!(refused(0x80_usize.wrapping_neg(), 0), "loaded");
+    let said = refused(0x81_usize.wrapping_neg(), 0);
+    assert_eq!(said, refused_at("0x4e", "small is out of range: 0xffffffffffffff7f in 8 bits"));
+    let said = refused(0x100, 0);
+    assert_eq!(said, refused_at("0x4e", "small is out of range: 0x100 in 8 bits"));
+    let said = refused(0, 0x1_0000);
+    assert_eq!(said, refused_at("0x4c", "wide is out of range: 0x10000 in 16 bits"));
+}
+
+/// An object whose first relocation of `.rodata` is of the kind.
+fn of_kind(kind: u32) -> Vec<u8> {
+    let words = build("words.c", &[]);
+    let mut bytes = words.bytes.clone();
+    // offset 8, then type and symbol: GOT of readelf -r, the second of .rodata.
+    let at = bytes.windows(12).position(|w| w[..8] == 8u64.to_le_bytes() && w[8] == 24);
+    let at = at.expect("R_X86_64_PC64 at 8");
+    bytes[at + 8..at + 12].copy_from_slice(&kind.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn relocations_that_are_not_done_are_errors_by_name() {
+    for (kind, name) in [
+        (5, "R_X86_64_COPY"),
+        (6, "R_X86_64_GLOB_DAT"),
+        (7, "R_X86_64_JUMP_SLOT"),
+        (8, "R_X86_64_RELATIVE"),
+        (16, "R_X86_64_DTPMOD64"),
+        (36, "R_X86_64_TLSDESC"),
+        (37, "R_X86_64_IRELATIVE"),
+        (38, "R_X86_64_RELATIVE64"),
+        (43, "R_X86_64_CODE_4_GOTPCRELX"),
+        (51, "R_X86_64_CODE_6_GOTPC32_TLSDESC"),
+        (99, "relocation 99"),
+    ] {
+        let object = of_kind(kind);
+        let loader = loader();
+        let mut set = loader.set(1);
+        set.add("words.o", &object).unwrap();
+        set.resolve(|_| Some(Symbol::Address(0)));
+        // SAFETY: nothing of it is run.
+        let error = unsafe { set.load() }.unwrap_err();
+        let Error::Unsupported { site, relocation, .. } = &error else { panic!("{error}") };
+        assert_eq!(relocation, name);
+        assert_eq!(site.to_string(), "words.o(.rodata+0x8)");
+    }
+}
