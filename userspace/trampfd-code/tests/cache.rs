@@ -1,0 +1,18 @@
+//! Batches of code in files.
+
+#[path = "cache/crash.rs"]
+mod crash;
+#[path = "cache/files.rs"]
+mod files;
+#[path = "cache/graph.rs"]
+mod graph;
+#[path = "cache/lazy.rs"]
+mod lazy;
+#[path = "cache/arch/x86_64.rs"]
+mod machine;
+#[path = "cache/policy.rs"]
+mod policy;
+#[path = "cache/processes.rs"]
+mod processes;
+#[path = "cache/program.rs"]
+mod program;
