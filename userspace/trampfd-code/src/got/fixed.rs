@@ -32,22 +32,48 @@ fn everywhere() -> Option<isize> {
     })
 }
 
-/// Takes `len` bytes for good: the distance of the first from the thread pointer.
-pub(super) fn take(len: usize, align: usize) -> Result<isize, &'static str> {
-    static USED: Mutex<usize> = Mutex::new(0);
-    let distance = everywhere().ok_or(
-        "this library was loaded after the program's start, or no thread can be made to ask",
-    )?;
-    if align > ALIGN {
-        return Err("the variables' alignment is more than the room at a fixed distance has");
-    }
-    let mut used = USED.lock().unwrap_or_else(|e| e.into_inner());
-    let start = used.next_multiple_of(align);
-    match start.checked_add(len) {
-        Some(end) if end <= LEN => {
-            *used = end;
-            Ok(distance + start as isize)
+/// How much of it is given to sets.
+static USED: Mutex<usize> = Mutex::new(0);
+
+/// A piece of it. Given back when it is dropped, unless it is [kept](Piece::keep).
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// Of its first byte from the thread pointer.
+    pub(super) distance: isize,
+    before: usize,
+    end: usize,
+}
+
+impl Piece {
+    pub(super) fn take(len: usize, align: usize) -> Result<Piece, &'static str> {
+        let distance = everywhere().ok_or(
+            "this library was loaded after the program's start, or no thread can be made to ask",
+        )?;
+        if align > ALIGN {
+            return Err("the variables' alignment is more than the room at a fixed distance has");
         }
-        _ => Err("the room at a fixed distance from the thread pointer is used up"),
+        let mut used = USED.lock().unwrap_or_else(|e| e.into_inner());
+        let (before, start) = (*used, used.next_multiple_of(align));
+        match start.checked_add(len) {
+            Some(end) if end <= LEN => {
+                *used = end;
+                Ok(Piece { distance: distance + start as isize, before, end })
+            }
+            _ => Err("the room at a fixed distance from the thread pointer is used up"),
+        }
+    }
+
+    /// Code that writes there can run from now on: nobody else gets it.
+    pub(super) fn keep(mut self) {
+        self.before = self.end;
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut used = USED.lock().unwrap_or_else(|e| e.into_inner());
+        if *used == self.end {
+            *used = self.before;
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::arch::{self, Entry};
+use super::fixed::Piece;
 use super::gdb::{Shown, file_with_addresses};
 use super::object::{Home, Object, Use};
 use super::perf::{Dump, Function, Map};
@@ -12,7 +13,7 @@ use super::relocate::{BlockPlace, Buffers, Places, fill};
 use super::set::{Claim, Loaded, Set, calls};
 use super::tls::{self, Module};
 use super::unwind::Registered;
-use super::{Counts, Error, Symbol, fixed, low_place};
+use super::{Counts, Error, Symbol, low_place};
 use crate::pool::{self, Kind, Pools, Request, Section};
 use crate::vm::Meter;
 
@@ -207,8 +208,10 @@ impl<'a> SetBuilder<'a> {
                 loaded.shown.push(Shown::new(file_with_addresses(object, address)));
             }
         }
-        if let Own::Module(module) = block {
-            loaded.module = Some(module);
+        match block {
+            Own::Nothing => {}
+            Own::Module(module) => loaded.module = Some(module),
+            Own::Fixed(piece) => piece.keep(),
         }
         let used = plan.used_sets();
         let claims = std::mem::take(&mut self.earlier).into_iter().enumerate();
@@ -256,8 +259,7 @@ impl<'a> SetBuilder<'a> {
 enum Own {
     Nothing,
     Module(Arc<Module>),
-    /// So far from the thread pointer.
-    Fixed(isize),
+    Fixed(Piece),
 }
 
 impl Own {
@@ -272,7 +274,7 @@ impl Own {
             if block.image > 0 {
                 return Err(failed("variables at a fixed distance have to begin as zeros"));
             }
-            return fixed::take(block.len, block.align).map(Own::Fixed).map_err(failed);
+            return Piece::take(block.len, block.align).map(Own::Fixed).map_err(failed);
         }
         if block.len == 0 && !plan.entries.contains_key(&(Entry::Block, Meaning::Block)) {
             return Ok(Own::Nothing);
@@ -290,7 +292,7 @@ impl Own {
         match self {
             Own::Nothing => BlockPlace::Module(0),
             Own::Module(module) => BlockPlace::Module(module.number()),
-            Own::Fixed(distance) => BlockPlace::Fixed(*distance),
+            Own::Fixed(piece) => BlockPlace::Fixed(piece.distance),
         }
     }
 }

@@ -98,6 +98,48 @@ fn a_set_that_is_put_together_keeps_what_it_may_use() {
 }
 
 #[test]
+fn a_set_takes_as_many_system_calls_whatever_its_objects() {
+    let pools = Pools::new().unwrap();
+    let loader = Loader::new(pools.clone(), Options::default()).unwrap();
+    let calls = |id: u64, count: usize| {
+        let objects: Vec<Built> = (0..count)
+            .map(|i| {
+                build(
+                    "second.c",
+                    &[
+                        "-O2",
+                        "-fPIC",
+                        &format!("-Dagain=again{i}"),
+                        &format!("-Dboth=both{i}"),
+                        &format!("-Daddress_of_twice=address{i}"),
+                    ],
+                )
+            })
+            .collect();
+        let first = build("first.c", &PIC);
+        let mut all = vec![("first", &first)];
+        all.extend(objects.iter().map(|object| ("second", object)));
+        let before = pools.stats();
+        let set = load(&loader, id, &all);
+        let after = pools.stats();
+        set.remove_when_unused();
+        (after.system_calls - before.system_calls, after.mappings - before.mappings)
+    };
+    // The first set of all makes the arena.
+    calls(1, 1);
+    let (few, many) = (calls(2, 1), calls(3, 40));
+    assert_eq!(few, many);
+    assert!(few.0 <= 5 && few.1 == 0, "{few:?}: calls, mappings");
+}
+
+#[test]
+fn sets_can_be_used_by_any_thread() {
+    fn any<T: Send + Sync>() {}
+    any::<Loader>();
+    any::<Set>();
+}
+
+#[test]
 fn an_entry_with_another_value_is_not_used() {
     static OTHER: i32 = 5;
     let (first, second) = (build("first.c", &PIC), build("second.c", &PIC));

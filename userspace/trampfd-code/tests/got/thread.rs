@@ -146,6 +146,15 @@ fn room_at_a_fixed_distance_runs_out_with_an_error() {
     // SAFETY: an object of gcc.
     let error = unsafe { set.load() }.unwrap_err();
     assert!(error.to_string().contains("used up"), "{error}");
+    // A set that fails takes nothing of it.
+    let object = build("thread.c", &["-O2", "-fPIE", "-ftls-model=local-exec"]);
+    for _ in 0..100 {
+        let mut set = loader.set(1);
+        set.add("thread", &object.bytes).unwrap();
+        // SAFETY: an object of gcc.
+        let error = unsafe { set.load() }.unwrap_err();
+        assert!(matches!(error, Error::Unresolved { .. }), "{error}");
+    }
     // By the general model there is no limit.
     let object = build("large.c", &["-O2", "-fPIC", "-ftls-model=global-dynamic"]);
     let set = load(&loader, 1, &[("large", &object)]);
@@ -153,7 +162,7 @@ fn room_at_a_fixed_distance_runs_out_with_an_error() {
 }
 
 #[test]
-fn blocks_of_threads_that_ended_are_given_back() {
+fn blocks_of_threads_that_ended_and_sets_that_are_gone_are_given_back() {
     let object = build("large.c", &["-O2", "-fPIC", "-ftls-model=global-dynamic"]);
     let set = load(&loader(), 1, &[("large", &object)]);
     let touch = function(&set, "touch");
@@ -172,6 +181,14 @@ fn blocks_of_threads_that_ended_are_given_back() {
     // Each has 256 KiB, all of which it writes.
     let more = resident().saturating_sub(before);
     assert!(more < 400 * (256 << 10) / 4, "{more} bytes more");
+    drop(set);
+    let before = resident();
+    for _ in 0..400 {
+        let set = load(&loader(), 1, &[("large", &object)]);
+        assert_eq!(function(&set, "touch")(1), 1);
+    }
+    let more = resident().saturating_sub(before);
+    assert!(more < 400 * (256 << 10) / 4, "{more} bytes more, of sets that are gone");
 }
 
 #[test]
