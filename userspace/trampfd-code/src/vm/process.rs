@@ -4,16 +4,31 @@
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Once, OnceLock};
 
 use super::Error;
 use crate::sys::{self, At, Counts, Prot};
 
+/// Where the token of this process is. In a page that a child of fork finds empty, once there is
+/// one.
+static TOKEN: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const NOWHERE).cast_mut());
+static NOWHERE: AtomicU64 = AtomicU64::new(0);
+
 /// Changes with each fork, never twice the same in one line of descent, and not 0.
+#[inline(always)]
 pub(crate) fn token() -> u64 {
+    // SAFETY: a static, or a word of a page that stays mapped, touched by atomic operations only.
+    match unsafe { &*TOKEN.load(Ordering::Acquire) }.load(Ordering::Relaxed) {
+        0 => new_token(),
+        token => token,
+    }
+}
+
+/// Where no such page can be had, the process number stands in for it.
+#[cold]
+fn new_token() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    /// Empty after a fork. Where it cannot be had, the process number stands in for it.
     static PAGE: OnceLock<Option<usize>> = OnceLock::new();
     let page = PAGE.get_or_init(|| {
         let counts = Counts::default();
@@ -26,18 +41,12 @@ pub(crate) fn token() -> u64 {
         }
     });
     let Some(page) = *page else { return u64::from(std::process::id()) };
-    // SAFETY: aligned, in a page that stays mapped, touched by atomic operations only.
-    let word = unsafe { &*(page as *const AtomicU64) };
-    match word.load(Ordering::Relaxed) {
-        0 => {
-            let new = NEXT.fetch_add(1, Ordering::Relaxed);
-            match word.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => new,
-                Err(theirs) => theirs,
-            }
-        }
-        token => token,
-    }
+    let word = page as *mut AtomicU64;
+    let new = NEXT.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: aligned, in that page.
+    let set = unsafe { &*word }.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed);
+    TOKEN.store(word, Ordering::Release);
+    set.err().unwrap_or(new)
 }
 
 /// A descriptor that writes code: closed in children of fork, before they do anything.
