@@ -1,11 +1,15 @@
 //! What a set of objects needs, before anything has an address: which sections are loaded, what
 //! each name means, and which entries and stubs there will be, counted.
 
+mod need;
+
 use std::collections::{HashMap, HashSet};
 
-use super::arch::{self, Entry, Form, Target};
+pub(super) use need::Reference;
+
+use super::arch::{self, Entry};
 use super::object::{Home, Object, Use};
-use super::{Counts, Error, ObjectCounts, Site, Symbol, unwind_table};
+use super::{Counts, Error, Site, Symbol, unwind_table};
 
 /// The parts of a set that get memory, and what every relocation of it refers to.
 pub(super) struct Plan {
@@ -95,15 +99,6 @@ pub(super) trait Surroundings {
     fn stub(&self, name: &str, symbol: Option<Symbol>) -> Option<(usize, usize)>;
     /// Whether what other sets have is taken to be in reach.
     fn near(&self) -> bool;
-}
-
-/// A relocation, understood.
-pub(super) struct Reference {
-    pub(super) form: Form,
-    pub(super) meaning: Meaning,
-    pub(super) offset: usize,
-    pub(super) addend: i64,
-    pub(super) symbol: usize,
 }
 
 /// Bytes of an entry.
@@ -300,87 +295,6 @@ impl Plan {
         self.homes[object][section].is_some() || self.block.homes.contains_key(&(object, section))
     }
 
-    /// Looks at every relocation for the entries and stubs it needs.
-    fn count(&mut self, objects: &[Object], around: &dyn Surroundings) -> Result<(), Error> {
-        let (mut table, mut stubs) = (0, 0);
-        for o in 0..objects.len() {
-            let mut entries_of = HashSet::new();
-            let mut stubs_of = HashSet::new();
-            for s in 0..objects[o].sections.len() {
-                if self.homes[o][s].is_none() {
-                    continue;
-                }
-                for r in 0..objects[o].sections[s].relocations.len() {
-                    self.note_outside(objects, (o, s, r), around);
-                    let Some(reference) = self.reference(objects, (o, s, r), around.near())? else {
-                        continue;
-                    };
-                    let meaning = reference.meaning;
-                    let is_here = matches!(meaning, Meaning::Here(..) | Meaning::Block);
-                    let mut need = None;
-                    match reference.form.target {
-                        Target::Entry(entry) => need = Some(entry),
-                        Target::Callee if self.needs_stub(meaning, around.near()) => {
-                            stubs_of.insert(meaning);
-                            let own = || {
-                                need = Some(Entry::Address);
-                                stubs += arch::STUB_LEN;
-                                Slot::Own(stubs - arch::STUB_LEN)
-                            };
-                            match self.stubs.get(&meaning) {
-                                Some(Slot::Own(_)) => need = Some(Entry::Address),
-                                Some(Slot::Shared(..)) => {}
-                                None => {
-                                    let (name, symbol) = self.seen(meaning);
-                                    let found = name.and_then(|name| around.stub(name, symbol));
-                                    let slot = found.map(|(i, at)| Slot::Shared(i, at));
-                                    let slot = slot.unwrap_or_else(own);
-                                    self.stubs.insert(meaning, slot);
-                                }
-                            }
-                        }
-                        _ if meaning == Meaning::Set => need = Some(Entry::Address),
-                        _ => {}
-                    }
-                    let target = reference.form.target;
-                    let fixed = [Target::FromThread, Target::Entry(Entry::FromThread)];
-                    if is_here && fixed.contains(&target) && self.block.fixed.is_none() {
-                        self.block.fixed = Some(self.site(objects, (o, s, r)));
-                    }
-                    let Some(entry) = need else { continue };
-                    let key = (entry, if entry == Entry::Block { Meaning::Block } else { meaning });
-                    entries_of.insert(key);
-                    if self.entries.contains_key(&key) {
-                        continue;
-                    }
-                    let (name, symbol) = self.seen(meaning);
-                    let found = name.and_then(|name| around.entry(name, entry, symbol));
-                    let slot = match found {
-                        Some((i, at)) => Slot::Shared(i, at),
-                        None => {
-                            table += entry_len(entry);
-                            Slot::Own(table - entry_len(entry))
-                        }
-                    };
-                    self.entries.insert(key, slot);
-                }
-            }
-            self.counts.objects.push(ObjectCounts {
-                name: objects[o].name.clone(),
-                entries: entries_of.len(),
-                stubs: stubs_of.len(),
-            });
-        }
-        let own = |slot: &&Slot| matches!(slot, Slot::Own(_));
-        let counts = &mut self.counts;
-        counts.entries = self.entries.values().filter(own).count();
-        counts.stubs = self.stubs.values().filter(own).count();
-        counts.shared_entries = self.entries.len() - counts.entries;
-        counts.shared_stubs = self.stubs.len() - counts.stubs;
-        counts.table = table;
-        Ok(())
-    }
-
     /// The table, the stubs and the common symbols.
     fn add_own_parts(&mut self, (len, align): (usize, usize)) {
         let part = |name: &str, kind, len, align| Part {
@@ -398,169 +312,6 @@ impl Plan {
         if self.counts.stubs > 0 {
             let len = self.counts.stubs * arch::STUB_LEN;
             self.stub_part = Some(self.add(part(".stubs", Use::Code, len, arch::STUB_ALIGN)));
-        }
-    }
-
-    fn note_outside(
-        &mut self,
-        objects: &[Object],
-        (o, s, r): (usize, usize, usize),
-        around: &dyn Surroundings,
-    ) {
-        let symbol = &objects[o].symbols[objects[o].sections[s].relocations[r].symbol];
-        if symbol.local || symbol.name.is_empty() || self.names.contains_key(&symbol.name) {
-            return;
-        }
-        let meaning = match symbol.name.as_str() {
-            "_GLOBAL_OFFSET_TABLE_" => Meaning::Table,
-            "__dso_handle" => Meaning::Set,
-            "_TLS_MODULE_BASE_" => Meaning::Block,
-            name => {
-                let found = around.symbol(name);
-                self.outside.push(Outside {
-                    name: name.into(),
-                    object: o,
-                    weak: true,
-                    symbol: found.map(|(symbol, _)| symbol),
-                    from: found.and_then(|(_, set)| set),
-                });
-                Meaning::Outside(self.outside.len() - 1)
-            }
-        };
-        self.names.insert(symbol.name.clone(), meaning);
-    }
-
-    /// What relocation `r` of section `s` of object `o` refers to; none, if it is left as it is.
-    pub(super) fn reference(
-        &mut self,
-        objects: &[Object],
-        at: (usize, usize, usize),
-        near: bool,
-    ) -> Result<Option<Reference>, Error> {
-        let (o, s, r) = at;
-        let (object, section) = (&objects[o], &objects[o].sections[s]);
-        let relocation = section.relocations[r];
-        let symbol = &object.symbols[relocation.symbol];
-        let meaning = if symbol.local || symbol.name.is_empty() {
-            match (relocation.symbol, symbol.home) {
-                (0, _) | (_, Home::Undefined) => Meaning::Nothing,
-                (_, Home::Section(section)) if !self.is_loaded(o, section) => {
-                    if objects[o].sections[s].used == Use::Unwind {
-                        // Zeros, which the unwinder takes for a function that is not there.
-                        return Ok(None);
-                    }
-                    return Err(self.not_loaded(objects, at));
-                }
-                _ => Meaning::Here(o, relocation.symbol),
-            }
-        } else {
-            self.names.get(&symbol.name).copied().unwrap_or(Meaning::Nothing)
-        };
-        if let Meaning::Outside(outside) = meaning
-            && !symbol.weak
-        {
-            self.outside[outside].weak = false;
-        }
-        let site = || self.site(objects, at);
-        if let Meaning::Here(other, its) = meaning
-            && objects[other].symbols[its].ifunc
-        {
-            let symbol = objects[other].symbols[its].name.clone();
-            return Err(Error::Ifunc { object: objects[other].name.clone(), symbol });
-        }
-        let inside = match meaning {
-            Meaning::Here(other, its) => objects[other].symbols[its].home != Home::Absolute,
-            Meaning::Outside(outside) => near && self.outside[outside].from.is_some(),
-            Meaning::Common(_) | Meaning::Set | Meaning::Table => true,
-            Meaning::Nothing | Meaning::Block => false,
-        };
-        let bytes = object.bytes(s);
-        let offset = usize::try_from(relocation.offset).unwrap_or(usize::MAX);
-        let unsupported = |reason| Error::Unsupported {
-            site: site(),
-            relocation: arch::name(relocation.kind),
-            reason,
-        };
-        let form = arch::decode(relocation.kind, bytes, offset, relocation.addend, inside)
-            .map_err(unsupported)?;
-        if offset.checked_add(form.field.len()).is_none_or(|end| end > bytes.len()) {
-            let reason = format!("{}: a relocation outside of it", section.name);
-            return Err(Error::Malformed { object: object.name.clone(), reason });
-        }
-        let wants_thread = match form.target {
-            Target::Nothing => None,
-            Target::InBlock | Target::FromThread => Some(true),
-            Target::Entry(Entry::Address) => Some(false),
-            Target::Entry(_) => Some(true),
-            Target::Symbol | Target::Callee => Some(false),
-            Target::Size | Target::Table => None,
-        };
-        let is_thread = self.is_thread(objects, meaning);
-        if let (Some(wants), Some(is)) = (wants_thread, is_thread)
-            && wants != is
-        {
-            let reason = if is {
-                "a thread's variable, referred to as if it had one address"
-            } else {
-                "no thread's variable, referred to as one"
-            };
-            let symbol = object.symbol_name(relocation.symbol).into();
-            return Err(Error::WrongKind { site: site(), symbol, reason });
-        }
-        let of_block = [Target::InBlock, Target::Entry(Entry::Block)];
-        if of_block.contains(&form.target) && matches!(meaning, Meaning::Outside(_)) {
-            let symbol = object.symbol_name(relocation.symbol).into();
-            let reason = "a thread's variable of the set is expected, but it defines none";
-            return Err(Error::WrongKind { site: site(), symbol, reason });
-        }
-        let (symbol, addend) = (relocation.symbol, relocation.addend);
-        Ok(Some(Reference { form, meaning, offset, addend, symbol }))
-    }
-
-    /// Whether it is a thread's variable, where that is known.
-    fn is_thread(&self, objects: &[Object], meaning: Meaning) -> Option<bool> {
-        match meaning {
-            Meaning::Here(o, s) => Some(objects[o].symbols[s].thread),
-            Meaning::Outside(outside) => {
-                self.outside[outside].symbol.map(|s| !matches!(s, Symbol::Address(_)))
-            }
-            Meaning::Block => Some(true),
-            Meaning::Nothing => None,
-            Meaning::Common(_) | Meaning::Set | Meaning::Table => Some(false),
-        }
-    }
-
-    fn needs_stub(&self, meaning: Meaning, near: bool) -> bool {
-        match meaning {
-            Meaning::Outside(outside) => !near || self.outside[outside].from.is_none(),
-            _ => false,
-        }
-    }
-
-    pub(super) fn site(&self, objects: &[Object], (o, s, r): (usize, usize, usize)) -> Site {
-        let section = &objects[o].sections[s];
-        Site {
-            object: objects[o].name.clone(),
-            section: section.name.clone(),
-            offset: section.relocations[r].offset,
-        }
-    }
-
-    fn not_loaded(&self, objects: &[Object], at: (usize, usize, usize)) -> Error {
-        let (o, s, r) = at;
-        let symbol = objects[o].sections[s].relocations[r].symbol;
-        let symbol = objects[o].symbol_name(symbol).into();
-        Error::NotLoaded { site: self.site(objects, at), symbol }
-    }
-
-    /// The name under which other sets know it, and what it is outside.
-    fn seen(&self, meaning: Meaning) -> (Option<&str>, Option<Symbol>) {
-        match meaning {
-            Meaning::Outside(outside) => {
-                let outside = &self.outside[outside];
-                (Some(&outside.name), outside.symbol)
-            }
-            _ => (None, None),
         }
     }
 

@@ -43,7 +43,7 @@ fn no_byte_of_an_object_makes_it_panic() {
     for sample in samples() {
         let mut bytes = sample.clone();
         for at in 0..bytes.len() {
-            for value in [0, 1, 0x7f, 0x80, 0xff, sample[at] ^ 0x10, sample[at].wrapping_add(1)] {
+            for value in [0, 0xff, sample[at] ^ 0x10, sample[at].wrapping_add(1)] {
                 bytes[at] = value;
                 try_it(&bytes);
             }
@@ -56,7 +56,7 @@ fn no_byte_of_an_object_makes_it_panic() {
 fn no_word_of_an_object_makes_it_panic() {
     for sample in samples() {
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
-        for _ in 0..20_000 {
+        for _ in 0..5_000 {
             let mut bytes = sample.clone();
             for _ in 0..2 {
                 state ^= state << 13;
@@ -97,4 +97,34 @@ fn what_would_be_writable_code_is_refused() {
     }
     let error = parse(&bytes).unwrap_err().to_string();
     assert!(error.contains("writable and executable"), "{error}");
+}
+
+#[test]
+fn a_file_whose_parts_overlap_takes_no_more_memory_than_it_is_long() {
+    let object = build("first.c", &["-O2", "-fPIC"]);
+    let mut bytes = object.bytes.clone();
+    let len = bytes.len() as u64;
+    let headers = u64::from_le_bytes(bytes[0x28..0x30].try_into().unwrap()) as usize;
+    for header in (headers..bytes.len()).step_by(64) {
+        // Contents in the file, and memory of its own (SHT_PROGBITS, SHF_ALLOC).
+        if bytes[header + 4] == 1 && bytes[header + 8] & 2 != 0 {
+            bytes[header + 24..header + 32].copy_from_slice(&0u64.to_le_bytes());
+            bytes[header + 32..header + 40].copy_from_slice(&len.to_le_bytes());
+        }
+    }
+    let error = parse(&bytes).unwrap_err().to_string();
+    assert_eq!(error, "object: parts of the file overlap");
+}
+
+#[test]
+fn zeros_beyond_the_limit_are_an_error() {
+    use trampfd_code::got::{Loader, Options};
+    let object = build("large.c", &["-O2", "-fPIC", "-D__thread="]);
+    let mut options = Options::default();
+    options.limit = 1 << 18;
+    let loader = Loader::new(trampfd_code::pool::Pools::new().unwrap(), options).unwrap();
+    let mut set = loader.set(1);
+    set.add("large", &object.bytes).unwrap();
+    let error = set.count().unwrap_err();
+    assert!(matches!(error, Error::TooLarge { limit: 0x4_0000, .. }), "{error}");
 }

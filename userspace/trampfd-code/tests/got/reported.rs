@@ -146,11 +146,19 @@ fn the_map_for_perf_lists_functions() {
     assert_eq!(names, ["inner", "middle"]);
 
     // Somebody else's link is not followed.
-    std::os::unix::fs::symlink("/dev/null", &path).unwrap();
-    let error = with(|options| options.perf_map = true).unwrap_err();
+    let victim = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("own-{}", std::process::id()));
+    std::fs::write(&victim, "mine").unwrap();
+    for target in [Path::new("/dev/null"), &victim] {
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        let error = with(|options| options.perf_map = true).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(&error, Error::Profile { .. }), "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+    std::fs::hard_link(&victim, &path).unwrap();
+    assert!(with(|options| options.perf_map = true).is_err());
     std::fs::remove_file(&path).unwrap();
-    assert!(matches!(&error, Error::Profile { .. }), "{error}");
-    assert!(std::error::Error::source(&error).is_some());
+    std::fs::remove_file(&victim).unwrap();
 }
 
 #[test]
