@@ -190,11 +190,12 @@ fn nothing_is_ever_writable_and_executable() {
             looks += 1;
         }
     });
+    let ending = Ending(&DONE);
     for _ in 0..20 {
         let mut stage = Stage::with_room(Options::default(), 1 << 20).unwrap();
         (0..20).for_each(|_| code_and_data(&mut stage));
     }
-    DONE.store(true, Ordering::Relaxed);
+    drop(ending);
     watcher.join().unwrap();
 }
 
@@ -272,6 +273,15 @@ fn code_cannot_be_made_writable() {
     assert_eq!(function(code)(), 5);
 }
 
+/// Tells a thread that it is over, also when a test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn threads_run_code_while_more_is_finalised() {
     let mut stage = Stage::new(Options::default()).unwrap();
@@ -288,17 +298,14 @@ fn threads_run_code_while_more_is_finalised() {
             }
             calls
         });
-        let made: Vec<i32> = (0..1000)
-            .map_while(|i| {
-                let code = stage_answer(&mut stage, i);
-                stage.finalise().ok()?;
-                Some(function(code)())
-            })
-            .collect();
-        // Before anything can fail: the runner waits for it.
-        done.store(true, Ordering::Relaxed);
+        let ending = Ending(&done);
+        for i in 0..1000 {
+            let code = stage_answer(&mut stage, i);
+            stage.finalise().unwrap();
+            assert_eq!(function(code)(), i);
+        }
+        drop(ending);
         assert!(runner.join().unwrap() > 0);
-        assert!(made.into_iter().eq(0..1000));
     });
 }
 
@@ -448,11 +455,16 @@ fn what_is_not_asked_for_counts_nowhere() {
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
         };
         limit((data << 10) + (16 << 20));
-        let mut stage = Stage::new(Options::default()).unwrap();
-        code_and_data(&mut stage);
-        let error = stage.allocate(Kind::Code, 24 << 20, 16).unwrap_err();
-        assert!(matches!(error, Error::Memory(vm::Error::System { .. })), "{error}");
+        // Nothing is checked before the limit is gone: a report may need memory.
+        let some = Stage::new(Options::default()).and_then(|mut stage| {
+            stage.allocate(Kind::Code, 100, 16)?;
+            let more = stage.allocate(Kind::Code, 24 << 20, 16);
+            Ok((stage, more))
+        });
         limit(libc::RLIM_INFINITY);
+        let (mut stage, more) = some.unwrap();
+        let error = more.unwrap_err();
+        assert!(matches!(error, Error::Memory(vm::Error::System { .. })), "{error}");
         stage.allocate(Kind::Code, 24 << 20, 16).unwrap();
         code_and_data(&mut stage);
     });
