@@ -128,3 +128,17 @@ fn zeros_beyond_the_limit_are_an_error() {
     let error = set.count().unwrap_err();
     assert!(matches!(error, Error::TooLarge { limit: 0x4_0000, .. }), "{error}");
 }
+
+#[test]
+fn a_symbol_outside_of_its_section_is_an_error() {
+    let object = build("outer.c", &["-O2"]);
+    let mut bytes = object.bytes.clone();
+    // The value of a global variable at the start of its 4 bytes: its size is beside it.
+    let symbol = bytes.windows(24).position(|s| s[4] == 0x11 && s[16..24] == 4u64.to_le_bytes());
+    let value = symbol.expect("outer") + 8;
+    bytes[value] = 4;
+    parse(&bytes).unwrap();
+    bytes[value] = 5;
+    let error = parse(&bytes).unwrap_err().to_string();
+    assert!(error.ends_with("lies outside of its section"), "{error}");
+}

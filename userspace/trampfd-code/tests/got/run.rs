@@ -145,6 +145,8 @@ fn definitions_take_the_place_of_common_and_weak_ones() {
     let table = set.symbol("table").unwrap();
     assert_eq!(table % 64, 0, "alignment of a common symbol");
     assert_eq!(function(&set, "fill")(3), 3 * 100);
+    let set = load(&loader(), 1, &[("outer", &real), ("common", &tentative)]);
+    assert_eq!((function(&set, "read_outer")(0), function(&set, "call_twice")(4)), (1000, 8));
     let alone = load(&loader(), 2, &[("common", &tentative)]);
     assert_eq!(function(&alone, "read_outer")(0), 0);
     assert_eq!(function(&alone, "call_twice")(4), -1);

@@ -200,8 +200,16 @@ fn a_variable_is_not_taken_for_another_kind() {
     set.resolve(|_| Some(Symbol::Address(0x1000)));
     // SAFETY: an object of gcc.
     let error = unsafe { set.load() }.unwrap_err();
-    let Error::WrongKind { symbol, .. } = &error else { panic!("{error}") };
-    assert_eq!(symbol, "program_variable");
+    let Error::WrongKind { symbol, site, .. } = &error else { panic!("{error}") };
+    assert_eq!((symbol.as_str(), site.object.as_str()), ("program_variable", "thread"));
+
+    let (plain, owner) = (build("plain.c", &[]), build("begun.c", &["-O2", "-fPIC"]));
+    let mut set = loader.set(1);
+    set.add("plain", &plain.bytes).unwrap().add("begun", &owner.bytes).unwrap();
+    // SAFETY: as above.
+    let error = unsafe { set.load() }.unwrap_err();
+    let Error::WrongKind { symbol, site, .. } = &error else { panic!("{error}") };
+    assert_eq!((symbol.as_str(), site.object.as_str()), ("first", "plain"));
 }
 
 #[test]
