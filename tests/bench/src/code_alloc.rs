@@ -28,7 +28,7 @@ const BATCH_PWRITE: usize = 256;
 const BATCH_OF_THREADS: usize = 20_480;
 const BATCH_OF_THREADS_PWRITE: usize = 2_048;
 /// Blocks of one batch that are replaced.
-const REPLACED: usize = 20_000;
+const REPLACED: usize = 5_000;
 /// Blocks at once, where they are not freed one by one.
 const DEPTH: usize = 64;
 const LIVE: usize = 10_000;
