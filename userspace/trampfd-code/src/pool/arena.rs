@@ -246,5 +246,8 @@ fn with_traps(whole: &Range<usize>, range: &Range<usize>, bytes: Vec<u8>) -> Vec
 
 /// Instructions that trap.
 pub(super) fn traps(len: usize) -> Vec<u8> {
-    crate::arch::TRAP.iter().copied().cycle().take(len).collect()
+    let trap = crate::arch::TRAP;
+    let mut all = trap.repeat(len.div_ceil(trap.len()));
+    all.truncate(len);
+    all
 }

@@ -209,6 +209,8 @@ impl Handle {
     fn finalise(&self) -> Result<(), Error> {
         let mut body = self.body()?;
         body.finalised = true;
-        body.runs.iter_mut().flatten().try_for_each(Run::withdraw)
+        // The other aliases go also if one cannot.
+        let runs = body.runs.iter_mut().flatten();
+        runs.fold(Ok(()), |result, run| result.and(run.withdraw()))
     }
 }

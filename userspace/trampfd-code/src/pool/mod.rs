@@ -11,7 +11,29 @@
 //! ```
 //!
 //! Pages are not shared between pools; inside a pool sections of the same kind share them,
-//! whatever set they are of. The number of mappings does not grow with sections, sets or pools.
+//! whatever set they are of. The number of mappings does not grow with sections, sets or pools
+//! that are finalised; one that is not has a mapping more, through which its read-only data is
+//! written. With [`vm::Write::Pwrite`] a commit takes one system call, which writes code.
+//!
+//! ```
+//! use trampfd_code::pool::{Kind, Pools, Request};
+//!
+//! let pools = Pools::new()?;
+//! let pool = pools.create(1)?;
+//! let mut set = pool.set();
+//! let answer = set.request(Request { name: "answer", kind: Kind::Code, len: 6, align: 16 });
+//! let mut layout = set.lay_out()?;
+//! // mov eax, 42; ret of x86-64.
+//! layout.bytes(answer)?.copy_from_slice(&[0xb8, 42, 0, 0, 0, 0xc3]);
+//! let set = layout.commit()?;
+//! pool.finalise()?;
+//! let code = set.section(answer)?.address;
+//! // SAFETY: that is a function, and the pool is there.
+//! let answer = unsafe { std::mem::transmute::<usize, extern "C" fn() -> i32>(code)() };
+//! assert_eq!(answer, 42);
+//! pools.free(1)?;
+//! # Ok::<(), trampfd_code::pool::Error>(())
+//! ```
 
 mod arena;
 mod error;
@@ -43,7 +65,10 @@ pub struct Options {
     /// finalised, and a commit takes no system call. With the others its code has none, and a
     /// commit writes it by one; its read-only data has an alias until it is finalised.
     pub memory: vm::Options,
-    /// Bytes of address space of each of the three areas of an arena.
+    /// Bytes of address space of each of the three areas of an arena; rounded up to pages. A pool
+    /// takes 64 KiB of each area that it uses, or more. When an arena is full there is another,
+    /// while there is room within 1 GiB of the first. Where the system hands out no more memory
+    /// than it has (vm.overcommit_memory=2) each arena is charged as much as an area.
     pub arena: usize,
 }
 

@@ -157,6 +157,12 @@ fn a_child_of_fork_waits_for_no_thread_that_it_does_not_have() {
                 }
             }
         });
+        // It has the pools locked for much of the time.
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                assert!(matches!(pools.free(u64::MAX - 1), Err(Error::NoSuchPool(_))));
+            }
+        });
         let mut ok = true;
         for _ in 0..200 {
             // Nothing here needs memory of `malloc`, whose locks are its own business.
