@@ -11,6 +11,8 @@ pub(super) struct Carver<P> {
     pieces: Vec<Option<Piece<P>>>,
     runs: Runs,
     last: Last,
+    /// Pieces with nothing handed out.
+    empty: usize,
 }
 
 /// The block that was given back last. It is among the free runs only when something else is
@@ -30,7 +32,7 @@ struct Piece<P> {
 
 impl<P> Carver<P> {
     pub(super) fn new() -> Carver<P> {
-        Carver { pieces: Vec::new(), runs: Runs::new(), last: Last::default() }
+        Carver { pieces: Vec::new(), runs: Runs::new(), last: Last::default(), empty: 0 }
     }
 
     /// Bytes of memory that the books take, but for the maps.
@@ -43,6 +45,7 @@ impl<P> Carver<P> {
         let unused = self.pieces.iter().position(Option::is_none);
         let piece = unused.unwrap_or(self.pieces.len());
         map.set_tag(0, self.runs.insert(piece as u32, 0, map.len() as u32));
+        self.empty += 1;
         let new = Some(Piece { map, place });
         match self.pieces.get_mut(piece) {
             Some(old) => *old = new,
@@ -56,7 +59,20 @@ impl<P> Carver<P> {
         let slot = self.pieces.get_mut(piece as usize)?;
         let Piece { map, place } = slot.take_if(|piece| piece.map.is_empty())?;
         self.runs.remove(map.tag(0));
+        self.empty -= 1;
         Some(place)
+    }
+
+    /// Pieces with nothing handed out.
+    pub(super) fn empty(&self) -> usize {
+        self.empty
+    }
+
+    /// Their numbers.
+    pub(super) fn empty_pieces(&self) -> Vec<u32> {
+        let pieces = self.pieces.iter().zip(0..);
+        let empty = |piece: &Option<Piece<P>>| piece.as_ref().is_some_and(|p| p.map.is_empty());
+        pieces.filter(|(piece, _)| empty(piece)).map(|(_, number)| number).collect()
     }
 
     #[inline(always)]
@@ -64,11 +80,7 @@ impl<P> Carver<P> {
         self.pieces.get(piece as usize)?.as_ref()
     }
 
-    pub(super) fn map(&self, piece: u32) -> Option<&Map> {
-        Some(&self.piece(piece)?.map)
-    }
-
-    pub(super) fn shared_map(&self, piece: u32) -> Option<Arc<Map>> {
+    pub(super) fn map(&self, piece: u32) -> Option<Arc<Map>> {
         Some(self.piece(piece)?.map.clone())
     }
 
@@ -98,6 +110,7 @@ impl<P> Carver<P> {
         // As `piece`, but `runs` is changed meanwhile.
         let piece = self.pieces.get(free.piece as usize)?.as_ref()?;
         piece.map.hand_out(start);
+        self.empty -= usize::from(free.len as usize == piece.map.len());
         if free.len as usize == len {
             self.runs.remove(run);
         } else {
@@ -149,7 +162,9 @@ impl<P> Carver<P> {
             }
             (None, None) => map.set_tag(start, self.runs.insert(piece, start as u32, whole)),
         }
-        (first == 0 && whole as usize == map.len()).then_some(piece)
+        let empty = first == 0 && whole as usize == map.len();
+        self.empty += usize::from(empty);
+        empty.then_some(piece)
     }
 
     /// Keeps `len` granules of a block that has more. [`Carver::settle`] was called.
@@ -218,8 +233,9 @@ mod tests {
         assert!(!give(&mut carver, 0, 16).unwrap());
         assert_eq!(carver.map(0).unwrap().run(40), Run { start: 0, len: 48, live: false });
         assert!(give(&mut carver, 0, 48).unwrap());
+        assert_eq!((carver.empty(), carver.empty_pieces()), (1, vec![0]));
         assert_eq!(carver.remove(0), Some(0));
-        assert_eq!(take(&mut carver, 1), None);
+        assert_eq!((carver.empty(), take(&mut carver, 1)), (0, None));
     }
 
     #[test]
@@ -293,6 +309,9 @@ mod tests {
     }
 
     fn agree(carver: &Carver<u32>, model: &BTreeMap<(u32, usize), usize>, pieces: u32, len: usize) {
+        if carver.last.len == 0 {
+            assert_eq!(carver.empty(), carver.empty_pieces().len());
+        }
         for piece in 0..pieces {
             let map = carver.map(piece).unwrap();
             let (mut at, mut free_before) = (0, false);

@@ -48,8 +48,6 @@ struct Own {
     carver: Carver<Place>,
     /// Where the block is that was given back last.
     last: *const u8,
-    /// A piece that may be empty and is kept.
-    kept: Option<u32>,
 }
 
 /// Units, and the free runs in them.
@@ -66,6 +64,8 @@ pub(super) struct Heap {
     /// Bytes of the carver's books.
     side: AtomicUsize,
     inbox: Mutex<Vec<Message>>,
+    /// Which units it takes: see [`State`].
+    lane: usize,
 }
 
 // SAFETY: `last` is an address.
@@ -74,13 +74,14 @@ unsafe impl Send for Heap {}
 unsafe impl Sync for Heap {}
 
 impl Heap {
-    pub(super) fn new() -> Heap {
+    pub(super) fn new(lane: usize) -> Heap {
         Heap {
-            own: UnsafeCell::new(Own { carver: Carver::new(), last: ptr::null(), kept: None }),
+            own: UnsafeCell::new(Own { carver: Carver::new(), last: ptr::null() }),
             mail: AtomicBool::new(false),
             owned: AtomicBool::new(false),
             side: AtomicUsize::new(0),
             inbox: Mutex::new(Vec::new()),
+            lane,
         }
     }
 
@@ -139,23 +140,16 @@ impl<'a> Owner<'a> {
         unsafe { &mut *self.heap.own.get() }
     }
 
-    /// A block of `len` granules, not more than a unit has: where it is.
+    /// The block that was given back last, if it has `len` granules.
     #[inline(always)]
-    pub(super) fn take(
-        &mut self,
-        inner: &Inner,
-        state: &State,
-        len: usize,
-    ) -> Result<*const u8, vm::Error> {
+    pub(super) fn take_again(&mut self, len: usize) -> Option<*const u8> {
         let mail = self.heap.mail.load(Ordering::Relaxed);
         let own = self.own();
-        if !mail && own.carver.take_again(len) {
-            return Ok(own.last);
-        }
-        self.take_other(inner, state, len)
+        (!mail && own.carver.take_again(len)).then_some(own.last)
     }
 
-    fn take_other(
+    /// A block of `len` granules, not more than a unit has: where it is.
+    pub(super) fn take(
         &mut self,
         inner: &Inner,
         state: &State,
@@ -178,7 +172,7 @@ impl<'a> Owner<'a> {
         state: &State,
         len: usize,
     ) -> Result<*const u8, vm::Error> {
-        let place = state.take_unit(inner)?;
+        let place = state.take_unit(inner, self.heap.lane)?;
         let segment = place.segment.clone();
         let none = || vm::Error::TooLarge(len << inner.granule);
         let unit = match &segment.books {
@@ -218,7 +212,7 @@ impl<'a> Owner<'a> {
         let own = self.own();
         own.carver.give(map, piece, start, len);
         own.last = rx;
-        if inner.options.immediate_release {
+        if inner.keep == 0 {
             self.settle(inner, state);
         }
     }
@@ -243,18 +237,12 @@ impl<'a> Owner<'a> {
         self.own().carver.shrink(piece, start, len)
     }
 
-    /// Keeps one empty piece, if any.
+    /// Keeps some pieces that hold nothing.
     #[cold]
     fn emptied(&mut self, inner: &Inner, state: &State, piece: u32) {
-        if !inner.options.immediate_release {
-            let own = self.own();
-            let other = own.kept.filter(|&kept| kept != piece);
-            if !other.is_some_and(|other| own.carver.map(other).is_some_and(Map::is_empty)) {
-                own.kept = Some(piece);
-                return;
-            }
+        if self.own().carver.empty() > inner.keep {
+            self.give_up(inner, state, piece);
         }
-        self.give_up(inner, state, piece);
     }
 
     /// Gives a piece back to the system that is empty. Where that cannot be it is kept.
@@ -272,7 +260,7 @@ impl<'a> Owner<'a> {
             if let Some(unit) = place.unit() {
                 unit.heap.store(ptr::null_mut(), Ordering::Relaxed);
             }
-            state.give_unit(place);
+            state.give_unit(place, self.heap.lane);
         }
     }
 
@@ -288,7 +276,7 @@ impl<'a> Owner<'a> {
                 Message::Release { piece, start } => {
                     self.settle(inner, state);
                     let own = self.own();
-                    if let Some(map) = own.carver.shared_map(piece) {
+                    if let Some(map) = own.carver.map(piece) {
                         map.accept(start);
                         if let Ok(len) = map.check(start) {
                             own.carver.give(&map, piece, start, len);
@@ -309,10 +297,8 @@ impl<'a> Owner<'a> {
         loop {
             self.read_mail(inner, state);
             self.settle(inner, state);
-            if let Some(kept) = self.own().kept.take()
-                && self.own().carver.map(kept).is_some_and(Map::is_empty)
-            {
-                self.give_up(inner, state, kept);
+            for piece in self.own().carver.empty_pieces() {
+                self.give_up(inner, state, piece);
             }
             self.tell();
             self.heap.owned.store(false, Ordering::Release);

@@ -51,8 +51,8 @@ pub use statistics::{Info, Statistics};
 
 use self::heap::{Heap, Message};
 use self::map::{Map, Refused};
-use self::segment::{Books, Unit};
-use self::state::{Found, GivePages, Inner};
+use self::segment::{Books, Pages, Segment, Unit};
+use self::state::{Found, GivePages, Inner, State};
 use crate::vm::{self, Meter};
 
 /// Hands out blocks of executable memory. All threads can share one; dropping it takes the
@@ -110,6 +110,7 @@ impl JitAllocator {
     /// # Errors
     ///
     /// [`Error::Empty`]; [`Error::Memory`]: no memory; [`Error::Sealed`].
+    #[inline]
     pub fn alloc(&self, len: usize) -> Result<Span<&JitAllocator>, Error> {
         Span::new(self, len)
     }
@@ -120,6 +121,7 @@ impl JitAllocator {
     /// # Errors
     ///
     /// As [`JitAllocator::alloc`].
+    #[inline]
     pub fn alloc_block(&self, len: usize) -> Result<*const u8, Error> {
         self.take(len)
     }
@@ -145,12 +147,27 @@ impl JitAllocator {
     #[inline(always)]
     fn take(&self, len: usize) -> Result<*const u8, Error> {
         let inner = &self.inner;
+        let state = inner.newest();
+        // Not 0, not too large, and not in a child of fork.
+        if len.wrapping_sub(1) < inner.small.load(Ordering::Relaxed) && state.is_ours() {
+            let granules = ((len - 1) >> inner.granule) + 1;
+            if let Some(mut owner) = thread::owned_last(state)
+                && let Some(rx) = owner.take_again(granules)
+            {
+                return Ok(rx);
+            }
+        }
+        self.take_other(len)
+    }
+
+    #[inline(never)]
+    fn take_other(&self, len: usize) -> Result<*const u8, Error> {
+        let inner = &self.inner;
         let state = inner.state();
         if inner.sealed.load(Ordering::Relaxed) {
             return Err(Error::Sealed);
         }
-        // One bit for "not 0, and not too large".
-        if len.wrapping_sub(1) >= inner.options.block / 4 {
+        if len.wrapping_sub(1) >= inner.small.load(Ordering::Relaxed) {
             return self.take_large(len);
         }
         let granules = ((len - 1) >> inner.granule) + 1;
@@ -205,11 +222,24 @@ impl JitAllocator {
         if !state.is_ours() {
             return Err(vm::Error::OtherProcess.into());
         }
+        // SAFETY: the caller's contract, and that of `withdraw_alias`.
+        if unsafe { segment.write_alias(offset, bytes) } {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        unsafe { self.put_by_call(segment, offset, bytes) }
+    }
+
+    /// # Safety
+    ///
+    /// As [`JitAllocator::put`].
+    #[inline(never)]
+    unsafe fn put_by_call(&self, segment: &Segment, at: usize, bytes: &[u8]) -> Result<(), Error> {
         if self.inner.sealed.load(Ordering::Relaxed) {
             return Err(Error::Sealed);
         }
-        // SAFETY: the caller's contract, and that of `withdraw_alias`.
-        Ok(unsafe { segment.write(offset, bytes) }?)
+        // SAFETY: the caller's contract.
+        Ok(unsafe { segment.write(at, bytes) }?)
     }
 
     /// The writable alias of an address, in the process that has it.
@@ -242,7 +272,51 @@ impl JitAllocator {
     /// [`Error::NotOurs`], [`Error::Interior`], [`Error::AlreadyReleased`]: nothing was done.
     /// [`Error::Memory`]: it could not be filled, or its pages not be given back; the block is
     /// the caller's still.
+    #[inline]
     pub unsafe fn release(&self, rx: *const u8) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        if unsafe { self.give(rx) } {
+            return Ok(());
+        }
+        // SAFETY: the caller's contract; nothing was done.
+        unsafe { self.give_other(rx) }
+    }
+
+    /// Takes a small block back in the usual case: from the thread that allocated it, and without
+    /// filling it. Whether it was that.
+    ///
+    /// # Safety
+    ///
+    /// As [`JitAllocator::release`].
+    unsafe fn give(&self, rx: *const u8) -> bool {
+        let inner = &self.inner;
+        let state = inner.newest();
+        let Some(mut owner) = thread::owned_last(state) else { return false };
+        let Some((segment, offset)) = state.find(rx) else { return false };
+        let Books::Units(units) = &segment.books else { return false };
+        if !state.is_ours() || inner.options.fill {
+            return false;
+        }
+        let Some(unit) = units.get(offset >> inner.unit) else { return false };
+        let start = (offset & ((1 << inner.unit) - 1)) >> inner.granule;
+        if !std::ptr::eq(owner.heap(), unit.heap.load(Ordering::Relaxed))
+            || offset & ((1 << inner.granule) - 1) != 0
+        {
+            return false;
+        }
+        let Some(map) = unit.map.get() else { return false };
+        let Ok(len) = map.check(start) else { return false };
+        owner.give(inner, state, rx, map, unit.piece.load(Ordering::Relaxed), start, len);
+        true
+    }
+
+    /// As [`JitAllocator::release`].
+    ///
+    /// # Safety
+    ///
+    /// As [`JitAllocator::release`].
+    #[inline(never)]
+    unsafe fn give_other(&self, rx: *const u8) -> Result<(), Error> {
         let inner = &self.inner;
         let Some(Found { state, segment, offset }) = inner.find(rx) else {
             return Err(Error::NotOurs(rx.addr()));
@@ -278,7 +352,7 @@ impl JitAllocator {
 
     /// Asks the thread that a block belongs to.
     #[cold]
-    fn send(&self, state: &state::State, heap: *const Heap, message: Message) {
+    fn send(&self, state: &State, heap: *const Heap, message: Message) {
         // SAFETY: null, or by `Unit::heap`, whose segment is there.
         if let Some(heap) = unsafe { heap.as_ref() } {
             heap.send(&self.inner, state, message);
@@ -374,9 +448,9 @@ impl JitAllocator {
     unsafe fn give_pages(
         &self,
         rx: *const u8,
-        state: &state::State,
-        segment: &segment::Segment,
-        pages: &segment::Pages,
+        state: &State,
+        segment: &Segment,
+        pages: &Pages,
         offset: usize,
         keep: usize,
     ) -> Result<(), Error> {
@@ -494,11 +568,12 @@ impl JitAllocator {
     pub fn seal_writes(&self) -> Result<(), Error> {
         let state = self.inner.state();
         // Neither units nor large blocks come from new segments meanwhile.
-        let (_space, _large) = (state.space(), state.large());
+        let (_lanes, _large) = (state.all_lanes(), state.large());
         for segment in state.segments() {
             segment.file().seal_writes()?;
         }
         self.inner.sealed.store(true, Ordering::Relaxed);
+        self.inner.small.store(0, Ordering::Relaxed);
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! is ever taken there, whoever held it.
 
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::carver::Carver;
@@ -19,6 +19,11 @@ const SEGMENT: usize = 64 << 20;
 /// Segments of a state. After four each, twice as much is taken at once.
 const SEGMENTS: usize = 64;
 
+/// Bytes of memory that a heap keeps though it holds nothing.
+const KEEP: usize = 512 << 10;
+/// Heaps are spread over so many segments, as the kernel lets one thread at a time write a file.
+const LANES: usize = 4;
+
 /// An allocator, its threads' included.
 ///
 /// # Invariants
@@ -30,9 +35,13 @@ pub(super) struct Inner {
     head: AtomicPtr<State>,
     pub(super) sealed: AtomicBool,
     pub(super) withdrawn: AtomicBool,
+    /// Bytes of the largest block that a heap hands out: 0 after sealing.
+    pub(super) small: AtomicUsize,
     /// Bytes of a granule and of a unit, as powers of two.
     pub(super) granule: u32,
     pub(super) unit: u32,
+    /// Units that a heap keeps though they hold nothing.
+    pub(super) keep: usize,
     pub(super) options: Options,
     pub(super) meter: Meter,
 }
@@ -51,13 +60,18 @@ impl Inner {
             head: AtomicPtr::new(Box::into_raw(Box::new(State::new(ptr::null_mut())))),
             sealed: AtomicBool::new(false),
             withdrawn: AtomicBool::new(false),
+            small: AtomicUsize::new(options.block / 4),
             granule: options.granularity.shift(),
             unit: options.block.trailing_zeros(),
+            keep: match options.immediate_release {
+                true => 0,
+                false => (KEEP / options.block).max(1),
+            },
             options: options.clone(),
             meter: Meter::new(),
         };
         let state = inner.newest();
-        state.new_units(&inner, &mut state.space())?;
+        state.new_units(&inner, &mut state.lane(0))?;
         Ok(inner)
     }
 
@@ -96,10 +110,8 @@ impl Inner {
     pub(super) fn find(&self, rx: *const u8) -> Option<Found<'_>> {
         let mut state = self.newest();
         loop {
-            for segment in state.segments() {
-                if let Some(offset) = segment.offset(rx) {
-                    return Some(Found { state, segment, offset });
-                }
+            if let Some((segment, offset)) = state.find(rx) {
+                return Some(Found { state, segment, offset });
             }
             // SAFETY: by the invariant.
             state = unsafe { state.older.as_ref() }?;
@@ -126,7 +138,7 @@ pub(super) struct State {
     /// That of the process it was forked from.
     older: *mut State,
     segments: [OnceLock<Arc<Segment>>; SEGMENTS],
-    space: Mutex<Space>,
+    lanes: [Mutex<Space>; LANES],
     heaps: Mutex<Vec<Arc<Heap>>>,
     /// Blocks that are too large for a heap, in whole pages.
     large: Mutex<Carver<Arc<Segment>>>,
@@ -153,7 +165,7 @@ impl State {
             token: token(),
             older,
             segments: [const { OnceLock::new() }; SEGMENTS],
-            space: Mutex::default(),
+            lanes: Default::default(),
             heaps: Mutex::default(),
             large: Mutex::new(Carver::new()),
         }
@@ -170,8 +182,19 @@ impl State {
         self.segments.iter().map_while(OnceLock::get)
     }
 
-    pub(super) fn space(&self) -> MutexGuard<'_, Space> {
-        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lane(&self, lane: usize) -> MutexGuard<'_, Space> {
+        self.lanes[lane % LANES].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where an address is.
+    #[inline(always)]
+    pub(super) fn find(&self, rx: *const u8) -> Option<(&Segment, usize)> {
+        self.segments().find_map(|segment| Some((&**segment, segment.offset(rx)?)))
+    }
+
+    /// All lanes: no heap gets units meanwhile.
+    pub(super) fn all_lanes(&self) -> [MutexGuard<'_, Space>; LANES] {
+        std::array::from_fn(|lane| self.lane(lane))
     }
 
     pub(super) fn large(&self) -> MutexGuard<'_, Carver<Arc<Segment>>> {
@@ -185,7 +208,8 @@ impl State {
     /// Bytes of memory that the books take, but for those of the segments.
     pub(super) fn bytes(&self) -> usize {
         let heaps: usize = self.heaps().iter().map(|heap| heap.bytes()).sum();
-        let back = self.space().back.capacity() * size_of::<Place>();
+        let back = |lane: &MutexGuard<'_, Space>| lane.back.capacity() * size_of::<Place>();
+        let back: usize = self.all_lanes().iter().map(back).sum();
         size_of::<State>() + heaps + back + self.large().bytes()
     }
 
@@ -224,9 +248,9 @@ impl State {
     }
 
     /// A unit, with memory.
-    pub(super) fn take_unit(&self, inner: &Inner) -> Result<Place, vm::Error> {
+    pub(super) fn take_unit(&self, inner: &Inner, lane: usize) -> Result<Place, vm::Error> {
         let block = inner.options.block;
-        let mut space = self.space();
+        let mut space = self.lane(lane);
         let place = match space.back.pop() {
             Some(place) => place,
             None => {
@@ -243,15 +267,15 @@ impl State {
         match place.segment.take(place.at..place.at + block, inner.options.fill) {
             Ok(()) => Ok(place),
             Err(error) => {
-                self.give_unit(place);
+                self.give_unit(place, lane);
                 Err(error)
             }
         }
     }
 
     /// A unit that no heap has any more.
-    pub(super) fn give_unit(&self, place: Place) {
-        self.space().back.push(place);
+    pub(super) fn give_unit(&self, place: Place, lane: usize) {
+        self.lane(lane).back.push(place);
     }
 
     /// A heap that has no owner, or a new one.
@@ -259,7 +283,7 @@ impl State {
         let mut heaps = self.heaps();
         let owned = heaps.iter().find_map(|heap| heap.own().map(|_| heap.clone()));
         let heap = owned.unwrap_or_else(|| {
-            let heap = Arc::new(Heap::new());
+            let heap = Arc::new(Heap::new(heaps.len()));
             heap.own();
             heaps.push(heap.clone());
             heap

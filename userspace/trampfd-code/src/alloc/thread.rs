@@ -42,12 +42,22 @@ impl Drop for Owned {
     }
 }
 
-/// Calls `then` with the heap of this thread, if it has one.
+/// The heap that this thread used last, if it is of this state.
+#[inline(always)]
+pub(super) fn owned_last(state: &State) -> Option<Owner<'_>> {
+    let (id, heap) = LAST.get();
+    // SAFETY: by the invariant of `Owned`. The state is there, so its heaps are.
+    (id == state.id).then(|| unsafe { (*heap).owner() })
+}
+
+/// The heap of this thread, if it has one.
 #[inline(always)]
 pub(super) fn owned(state: &State) -> Option<Owner<'_>> {
-    let (id, heap) = LAST.get();
-    let heap = if id == state.id { heap } else { search(state.id)? };
-    // SAFETY: by the invariant of `Owned`. The state is there, so its heaps are.
+    if let Some(owner) = owned_last(state) {
+        return Some(owner);
+    }
+    let heap = search(state.id)?;
+    // SAFETY: as above.
     Some(unsafe { (*heap).owner() })
 }
 
