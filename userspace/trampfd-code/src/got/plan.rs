@@ -135,6 +135,11 @@ impl Plan {
         let commons = plan.define(objects, limit)?;
         plan.count(objects, around)?;
         plan.add_own_parts(commons);
+        let len = plan.parts.iter().fold(0, |len: u64, part| len.saturating_add(part.len as u64));
+        if len > limit {
+            let (object, section) = ("the set".into(), "all of it".into());
+            return Err(Error::TooLarge { object, section, len, limit });
+        }
         Ok(plan)
     }
 

@@ -20,7 +20,10 @@ fn samples() -> Vec<Vec<u8>> {
 fn try_it(bytes: &[u8]) {
     match parse(bytes) {
         Ok(object) => match link_dry(&[object], 0x40_0000) {
-            Ok(_) => {}
+            Ok(dry) => {
+                let len: usize = dry.parts.iter().map(|(_, _, bytes)| bytes.len()).sum();
+                assert!(len <= 64 << 20, "{len} bytes");
+            }
             Err(error) => assert!(!error.to_string().is_empty()),
         },
         Err(error) => assert!(matches!(error, Error::Malformed { .. }), "{error}"),
@@ -127,6 +130,18 @@ fn zeros_beyond_the_limit_are_an_error() {
     set.add("large", &object.bytes).unwrap();
     let error = set.count().unwrap_err();
     assert!(matches!(error, Error::TooLarge { limit: 0x4_0000, .. }), "{error}");
+}
+
+#[test]
+fn common_symbols_and_sections_count_together() {
+    // 40 MiB that are common, and as many zeros of a section.
+    let [one, two] = ["-fcommon", "-fno-common"].map(|how| {
+        let object = build("half.c", &["-O2", how, &format!("-Dname=half{}", how.len())]);
+        Object::new(how, &object.bytes).unwrap()
+    });
+    link_dry(std::slice::from_ref(&one), 0x10_0000).unwrap();
+    let error = link_dry(&[one, two], 0x10_0000).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
 }
 
 #[test]

@@ -1,0 +1,2 @@
+/* 40 MiB, common or not by the flags. */
+char name[40 << 20];
