@@ -209,8 +209,11 @@ impl Handle {
     fn finalise(&self) -> Result<(), Error> {
         let mut body = self.body()?;
         body.finalised = true;
-        // The other aliases go also if one cannot.
-        let runs = body.runs.iter_mut().flatten();
-        runs.fold(Ok(()), |result, run| result.and(run.withdraw()))
+        let mut result = Ok(());
+        for run in body.runs.iter_mut().flatten() {
+            // The other aliases go also if this one cannot.
+            result = result.and(run.withdraw());
+        }
+        result
     }
 }

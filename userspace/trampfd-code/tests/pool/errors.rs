@@ -23,6 +23,7 @@ fn ids_are_one_pool_each() {
     // Was freed; the pool that has its id now is none of its business.
     drop(pool);
     assert_eq!(call(code), 5);
+    assert!(matches!(pools.create(7), Err(Error::IdInUse(7))));
     drop(again);
     assert!(matches!(pools.free(7), Err(Error::NoSuchPool(7))));
 }

@@ -163,16 +163,17 @@ fn a_child_of_fork_waits_for_no_thread_that_it_does_not_have() {
                 assert!(matches!(pools.free(u64::MAX - 1), Err(Error::NoSuchPool(_))));
             }
         });
-        let mut ok = true;
-        for _ in 0..200 {
-            // Nothing here needs memory of `malloc`, whose locks are its own business.
-            ok &= child(|| {
+        let ok = (0..200).all(|_| {
+            let spare = pools.create(u64::MAX - 2).unwrap();
+            let (pools, pool) = (&pools, &pool);
+            child(move || {
+                drop(spare);
                 assert!(is_refused(pools.create(5)));
                 assert!(is_refused(pools.free(5)));
                 assert!(is_refused(pool.finalise()));
                 assert!(pools.stats().system_calls > 0);
-            });
-        }
+            })
+        });
         stop.store(true, Ordering::Relaxed);
         assert!(ok);
     });
