@@ -64,14 +64,16 @@ impl<M: Copy + Eq + Hash> State<M> {
         contents: &Contents,
         resolved: Resolved<M>,
     ) -> Result<(), Error> {
-        let own = |n: usize| batch.address(contents.methods[n].at);
+        let rows = contents.methods.iter().zip(&resolved.methods);
+        let addresses: Vec<usize> = rows
+            .map(|(row, &method)| {
+                self.table.address(method).unwrap_or_else(|| batch.address(row.at))
+            })
+            .collect();
         let mut waiting = Vec::new();
         for (slot, to) in (0..).zip(&resolved.slots) {
             let address = match *to {
-                Inside(n) => {
-                    let n = n as usize;
-                    self.table.address(resolved.methods[n]).unwrap_or_else(|| own(n))
-                }
+                Inside(n) => addresses[n as usize],
                 Outside { method, home, stub } => self.table.address(method).unwrap_or_else(|| {
                     waiting.push((slot, method, home));
                     batch.address(stub)
@@ -87,13 +89,13 @@ impl<M: Copy + Eq + Hash> State<M> {
         for (slot, method, home) in waiting {
             self.table.wait(batch.slot(slot), (number, slot), method, home);
         }
-        for (n, &method) in resolved.methods.iter().enumerate() {
-            self.table.add(method, own(n), root);
-        }
+        self.table.add(resolved.methods.iter().copied().zip(addresses), root);
         self.stats.bytes += batch.bytes();
         self.batches.push(batch);
         self.roots.insert(root);
-        resolved.methods.into_iter().for_each(|method| self.arrive(method));
+        if self.table.waiting() > 0 {
+            resolved.methods.into_iter().for_each(|method| self.arrive(method));
+        }
         Ok(())
     }
 

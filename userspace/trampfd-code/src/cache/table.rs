@@ -46,9 +46,12 @@ impl<M: Copy + Eq + Hash> Table<M> {
         self.compiled.get(&method).map(|compiled| compiled.root)
     }
 
-    /// A method that is compiled already stays where it is.
-    pub(super) fn add(&mut self, method: M, address: usize, root: Key) {
-        self.compiled.entry(method).or_insert(Compiled { address, root });
+    /// Methods of the batch of `root`. One that is compiled already stays where it is.
+    pub(super) fn add(&mut self, methods: impl ExactSizeIterator<Item = (M, usize)>, root: Key) {
+        self.compiled.reserve(methods.len());
+        for (method, address) in methods {
+            self.compiled.entry(method).or_insert(Compiled { address, root });
+        }
     }
 
     pub(super) fn wait(&mut self, slot: usize, place: Place, method: M, home: Option<Key>) {

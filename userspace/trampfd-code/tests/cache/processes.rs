@@ -89,7 +89,7 @@ fn processes_that_write_at_the_same_time_disturb_nobody() {
             let cache = open(&dir, &program);
             assert_eq!(run(&cache, 0), program.value(0));
             let address = cache.get(0).unwrap();
-            if (round + number) % 3 == 0 {
+            if (round + number).is_multiple_of(3) {
                 cache.clear().unwrap();
             }
             assert_eq!(call(address), program.value(0));

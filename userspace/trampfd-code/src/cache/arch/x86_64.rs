@@ -18,6 +18,7 @@
 
 use core::arch::naked_asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// ELF's e_machine.
@@ -50,9 +51,13 @@ static STATE: AtomicUsize = AtomicUsize::new(0);
 /// Learns what `enter` has to keep. Before anything can call it.
 pub(in super::super) fn prepare() {
     const OSXSAVE: u32 = 1 << 27;
-    if __cpuid(1).ecx & OSXSAVE != 0 {
-        STATE.store(__cpuid_count(0xd, 0).ebx as usize, Ordering::Release);
-    }
+    // Once: a hypervisor may be asked each time.
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if __cpuid(1).ecx & OSXSAVE != 0 {
+            STATE.store(__cpuid_count(0xd, 0).ebx as usize, Ordering::Release);
+        }
+    });
 }
 
 /// Where stubs go, with the slot's address in r11.
@@ -77,7 +82,8 @@ pub(in super::super) unsafe extern "C" fn enter() {
         "mov {state}(%rip), %rcx",
         "test %rcx, %rcx",
         "jz 2f",
-        // XSAVE: aligned to 64; of its header, it writes only the first word.
+        // XSAVE: aligned to 64; of its header it writes the first word only, and XRSTOR wants
+        // zeros in the others.
         "sub %rcx, %rsp",
         "and $-64, %rsp",
         "xor %edx, %edx",
