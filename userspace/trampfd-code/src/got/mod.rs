@@ -28,6 +28,16 @@
 //!   it is part of the program or of a library the program was started with. It is given to sets
 //!   for good, as threads may have written there. Variables that do not begin as zeros cannot be
 //!   had there ([`Error::StaticTls`]): threads that run already have zeros.
+//!
+//! ## fork
+//!
+//! A child has its parent's sets and can run them; variables of threads that its one thread has
+//! used are there. It cannot load into its parent's pools ([`vm::Error::OtherProcess`]), only
+//! into its own. If another thread was loading a set, or using a set's variables for the first
+//! time, at the moment of the fork, both wait forever in the child: call exec(2), or fork when
+//! no other thread does.
+//!
+//! [`vm::Error::OtherProcess`]: crate::vm::Error::OtherProcess
 
 mod arch;
 mod dry;

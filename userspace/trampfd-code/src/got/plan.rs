@@ -216,7 +216,7 @@ impl Plan {
                 of.push((o, s, len));
                 len += objects[o].sections[s].len as usize;
             }
-            len += unwind_table::END.len();
+            len += unwind_table::END;
             self.add(Part { name: ".eh_frame".into(), kind: Use::Unwind, len, align: 8, of });
         }
         Ok(())

@@ -1,14 +1,14 @@
 //! Fills the parts of a set once each has an address. Works on buffers and numbers only.
 
 use super::arch::{self, Entry, Origin, Target};
-use super::object::{Home, Object, Use};
+use super::object::{Home, Object};
 use super::plan::{Meaning, Plan, Reference, Slot, entry_len};
-use super::unwind_table;
 use super::{Error, Site, Symbol};
 
 /// Where the parts of a set are, and what is written there.
 pub(super) trait Buffers {
     fn address(&self, part: usize) -> usize;
+    /// As many as the part has; zeros at first, but for code.
     fn bytes(&mut self, part: usize) -> &mut [u8];
 }
 
@@ -233,13 +233,6 @@ pub(super) fn fill(
     }
     fill_table(objects, plan, &places, buffers)?;
     fill_stubs(plan, &places, buffers)?;
-    for (part, its) in plan.parts.iter().enumerate() {
-        if its.kind == Use::Unwind {
-            let bytes = buffers.bytes(part);
-            let end = bytes.len() - unwind_table::END.len();
-            bytes[end..].copy_from_slice(&unwind_table::END);
-        }
-    }
     Ok(())
 }
 

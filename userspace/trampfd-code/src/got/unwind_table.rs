@@ -1,7 +1,7 @@
 //! The form of .eh_frame: records, each with its length, of two kinds; the end is a length of 0.
 
-/// What ends a table.
-pub(super) const END: [u8; 4] = [0; 4];
+/// Bytes of zeros that end a table.
+pub(super) const END: usize = 4;
 
 /// Whether the unwinder can walk the table: lengths that add up, no end inside, and each function
 /// with a record of what its kind has in common (CIE).

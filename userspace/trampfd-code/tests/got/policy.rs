@@ -117,3 +117,23 @@ fn it_all_runs_where_written_memory_may_not_be_executed() {
     assert!(output.status.success(), "{said}{errors}");
     assert!(said.contains("all of it ran"), "{said}");
 }
+
+#[test]
+fn a_child_of_fork_runs_what_its_parent_loaded() {
+    let object = build("begun.c", &["-O2", "-fPIC"]);
+    let set = load(&loader(), 1, &[("begun", &object)]);
+    let sum = function(&set, "sum");
+    assert_eq!(sum(0), 42 + 7 + 3);
+    // SAFETY: the child calls loaded code, which uses what this thread has, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let good = sum(0) == 43 + 8 + 3 + 1;
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(if good { 0 } else { 1 }) };
+    }
+    let mut status = -1;
+    // SAFETY: writes the status.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    assert_eq!(sum(0), 43 + 8 + 3 + 1, "the child's variables are its own");
+}
