@@ -54,9 +54,13 @@ pub(in super::super) fn prepare() {
     // Once: a hypervisor may be asked each time.
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if __cpuid(1).ecx & OSXSAVE != 0 {
-            STATE.store(__cpuid_count(0xd, 0).ebx as usize, Ordering::Release);
-        }
+        // Marked unsafe by older compilers.
+        #[allow(unused_unsafe)]
+        // SAFETY: every x86-64 processor has CPUID; leaf 0xd is there where OSXSAVE is.
+        let state = unsafe {
+            if __cpuid(1).ecx & OSXSAVE != 0 { __cpuid_count(0xd, 0).ebx as usize } else { 0 }
+        };
+        STATE.store(state, Ordering::Release);
     });
 }
 
