@@ -167,8 +167,11 @@ fn without_proc_pools_work_and_keep_what_they_promise() {
             let more = modules(&one, 100);
             assert!(aliases() > 0, "the test sees no alias where there is one");
             one.finalise().unwrap();
+            // The other is still open.
+            let late = modules(&other, 10);
             other.finalise().unwrap();
             assert_eq!(aliases(), 0, "round {round}");
+            check(&late);
             check(&first);
             check(&more);
             pools.free(1).unwrap();
