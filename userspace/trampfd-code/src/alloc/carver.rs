@@ -136,7 +136,7 @@ impl<P> Carver<P> {
         if len == 0 { None } else { self.join(piece, start as usize, len as usize) }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn join(&mut self, piece: u32, start: usize, len: usize) -> Option<u32> {
         let Piece { map, .. } = self.pieces.get(piece as usize)?.as_ref()?;
         let end = start + len;

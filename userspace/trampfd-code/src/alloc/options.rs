@@ -46,7 +46,7 @@ pub struct Options {
     /// system, and again when code is released. Address space without memory reads as zeros.
     pub fill: bool,
     /// Give a thread's memory back to the system when its last code is released. Without this
-    /// each thread keeps up to 512 KiB that hold nothing, or one [`Options::block`].
+    /// each thread keeps up to 512 KiB and an [`Options::block`], or two, that hold nothing.
     pub immediate_release: bool,
 }
 
