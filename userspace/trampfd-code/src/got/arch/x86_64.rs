@@ -25,7 +25,7 @@
 //!         GOTPC32_TLSDESC TLSDESC_CALL       as GOTTPOFF
 //!  refused, of the dynamic linker
 //!         COPY GLOB_DAT JUMP_SLOT RELATIVE RELATIVE64 IRELATIVE DTPMOD64 TLSDESC
-//!  refused, of instructions with 3-byte prefixes (APX)
+//!  refused, of instructions with REX2 and EVEX prefixes (APX)
 //!         CODE_{4,5,6}_{GOTPCRELX,GOTTPOFF,GOTPC32_TLSDESC}
 //! ```
 
