@@ -73,6 +73,7 @@ const UNSAFE: &[&str] = &[
     "userspace/trampfd-code/src/pool/arena.rs",
     "userspace/trampfd-code/src/got/gdb.rs",
     "userspace/trampfd-code/src/got/loader.rs",
+    "userspace/trampfd-code/src/got/perf.rs",
     "userspace/trampfd-code/src/got/set.rs",
     "userspace/trampfd-code/src/got/tls.rs",
     "userspace/trampfd-code/src/got/unwind.rs",
