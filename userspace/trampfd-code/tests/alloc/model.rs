@@ -10,7 +10,7 @@ use crate::{Draw, bytes};
 
 const OPERATIONS: usize = 100_000;
 /// Blocks at once.
-const LIVE: usize = 500;
+const LIVE: usize = 200;
 
 /// What a block should be: bytes asked for, bytes it takes, and the pattern it holds.
 #[derive(Clone, Copy, Debug)]
