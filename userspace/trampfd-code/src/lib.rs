@@ -20,6 +20,7 @@
 //! Linux only. Nothing here needs the kernel service.
 
 mod arch;
+mod extents;
 mod sys;
 
 pub mod alloc;

@@ -5,9 +5,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::format::{self, Contents};
+use super::room::{Rooms, Share};
 use super::{Error, arch};
 use crate::sys::{self, At, Prot};
-use crate::vm::{self, Meter};
+use crate::vm::{self, Access, Meter};
 
 /// A mapped batch: code R-X, constants R, private views of the file, and the batch's part of the
 /// GOT.
@@ -23,7 +24,10 @@ pub(super) struct Batch {
     len: usize,
     got: usize,
     slots: usize,
-    mappings: isize,
+    /// `None`: code alone, which needs no GOT beside it.
+    share: Option<Share>,
+    /// Whether the GOT is read-only now.
+    protected: bool,
     meter: Meter,
 }
 
@@ -37,46 +41,39 @@ impl Batch {
         fd: BorrowedFd<'_>,
         contents: &Contents,
         cache: usize,
+        rooms: &Rooms,
         meter: &Meter,
     ) -> Result<Batch, Error> {
-        let counts = meter.counts();
         let layout = contents.layout;
-        let no_room = |error| vm::Error::System { what: "reserving address space", error };
-        let view = |at, len, prot, from: usize| {
-            // SAFETY: pages of the reservation below, which nobody knows yet.
-            unsafe { sys::map_file(counts, at, len, prot, false, fd, from as u64) }
-        };
-        // Code alone needs no reservation.
-        let alone = layout.len == layout.constants;
-        let base = match alone {
-            true => view(At::Anywhere, layout.constants, Prot::ReadExecute, contents.code_at)
-                .map_err(refused)?,
-            // SAFETY: nothing is replaced.
-            false => unsafe { sys::map_nothing(counts, At::Anywhere, layout.len, Prot::ReadWrite) }
-                .map_err(no_room)?,
-        };
+        let (code, constants) = (layout.constants, layout.got - layout.constants);
         let mut batch = Batch {
-            base,
+            base: std::ptr::null_mut(),
             len: layout.len,
             got: layout.got,
             slots: contents.slots.len(),
-            mappings: 1,
+            share: None,
+            protected: false,
             meter: meter.clone(),
         };
-        counts.mapped(1, layout.len as isize);
-        if alone {
+        if layout.len == code {
+            // SAFETY: new pages.
+            batch.base = unsafe {
+                let (counts, how) = (meter.counts(), Prot::ReadExecute);
+                sys::map_file(counts, At::Anywhere, code, how, false, fd, contents.code_at as u64)
+            }
+            .map_err(refused)?;
+            meter.counts().mapped(1, code as isize);
             return Ok(batch);
         }
-        view(At::Over(base), layout.constants, Prot::ReadExecute, contents.code_at)
-            .map_err(refused)?;
-        batch.note(1);
-        let constants = layout.got - layout.constants;
+        let share = rooms.take(layout.len)?;
+        batch.base = share.base();
+        let share = batch.share.insert(share);
+        share.map_file(0, code, fd, contents.code_at, Access::Execute).map_err(|e| match e {
+            vm::Error::System { error, .. } => refused(error),
+            other => other.into(),
+        })?;
         if constants > 0 {
-            let at = At::Over(base.wrapping_add(layout.constants));
-            view(at, constants, Prot::Read, contents.code_at + layout.constants)
-                .map_err(|error| vm::Error::System { what: "mapping constants", error })?;
-            // All of the reservation is replaced where there is no GOT.
-            batch.note(if layout.got < layout.len { 1 } else { 0 });
+            share.map_file(code, constants, fd, contents.code_at + code, Access::Read)?;
         }
         for group in 0..format::groups(batch.slots) {
             let at = group * format::GROUP;
@@ -84,11 +81,6 @@ impl Batch {
             batch.word(at + size_of::<usize>()).store(cache, Ordering::Relaxed);
         }
         Ok(batch)
-    }
-
-    fn note(&mut self, more: isize) {
-        self.mappings += more;
-        self.meter.counts().mapped(more, 0);
     }
 
     /// Address of the byte at `at`.
@@ -113,15 +105,15 @@ impl Batch {
     }
 
     /// Makes the GOT read-only, or writable again.
-    pub(super) fn protect(&self, read_only: bool) -> Result<(), Error> {
+    pub(super) fn protect(&mut self, read_only: bool) -> Result<(), Error> {
         let len = self.len - self.got;
         if len == 0 {
             return Ok(());
         }
-        let prot = if read_only { Prot::Read } else { Prot::ReadWrite };
-        // SAFETY: pages of this value's.
-        unsafe { sys::protect(self.meter.counts(), self.base.wrapping_add(self.got), len, prot) }
-            .map_err(|error| vm::Error::System { what: "protecting the GOT", error })?;
+        let access = if read_only { Access::Read } else { Access::Write };
+        let Some(share) = &self.share else { return Ok(()) };
+        share.protect(self.got, len, access)?;
+        self.protected = read_only;
         Ok(())
     }
 
@@ -135,11 +127,15 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let counts = self.meter.counts();
-        // SAFETY: pages of this value's; who drops it answers for nobody using them.
-        let gone = unsafe { sys::unmap(counts, self.base, self.len) };
-        if gone.is_ok() {
-            counts.mapped(-self.mappings, -(self.len as isize));
+        if let Some(share) = self.share.take() {
+            // A GOT that is read-only becomes memory like the rest.
+            share.give_back(if self.protected { self.len } else { self.got });
+        } else if !self.base.is_null() {
+            let counts = self.meter.counts();
+            // SAFETY: pages of this value's; who drops it answers for nobody using them.
+            if unsafe { sys::unmap(counts, self.base, self.len) }.is_ok() {
+                counts.mapped(-1, -(self.len as isize));
+            }
         }
     }
 }

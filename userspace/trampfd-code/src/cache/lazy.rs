@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::batch::Batch;
 use super::format::Contents;
+use super::room::Rooms;
 use super::state::State;
 use super::{Compiler, Error, Work, arch};
 use crate::vm::Meter;
@@ -27,6 +28,7 @@ pub(super) struct Lazy<C: Compiler> {
     work: Mutex<Work<C>>,
     /// Locked after `work`, and never while a compiler runs.
     state: Mutex<State<C::Method>>,
+    rooms: Rooms,
     meter: Meter,
 }
 
@@ -39,6 +41,7 @@ impl<C: Compiler> Lazy<C> {
             owner: AtomicUsize::new(0),
             work: Mutex::new(work),
             state: Mutex::new(state),
+            rooms: Rooms::new(&meter),
             meter,
         })
     }
@@ -61,7 +64,7 @@ impl<C: Compiler> Lazy<C> {
 
     pub(super) fn map(&self, fd: &OwnedFd, contents: &Contents) -> Result<Batch, Error> {
         let cache = (&raw const *self).expose_provenance();
-        Batch::map(fd.as_fd(), contents, cache, &self.meter)
+        Batch::map(fd.as_fd(), contents, cache, &self.rooms, &self.meter)
     }
 
     /// The method that the slot at this address is for.

@@ -88,6 +88,7 @@ mod key;
 mod lazy;
 mod options;
 mod reason;
+mod room;
 mod state;
 mod table;
 

@@ -60,7 +60,7 @@ impl<M: Copy + Eq + Hash> State<M> {
     /// Enters a batch: its slots are filled, then others' that wait for its methods.
     pub(super) fn install(
         &mut self,
-        batch: Batch,
+        mut batch: Batch,
         contents: &Contents,
         resolved: Resolved<M>,
     ) -> Result<(), Error> {
@@ -102,7 +102,7 @@ impl<M: Copy + Eq + Hash> State<M> {
     fn arrive(&mut self, method: M) {
         let Some(address) = self.table.address(method) else { return };
         for (number, slot) in self.table.arrived(method) {
-            let batch = &self.batches[number];
+            let batch = &mut self.batches[number];
             if self.protect_got && batch.protect(false).is_err() {
                 // Calls through it go on asking the resolver, which knows the method.
                 self.table.wait(batch.slot(slot), (number, slot), method, None);

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use super::extents::Extents;
 use super::lock;
 use super::plan::{Item, Plan};
 use super::tail::{Tail, Taken};
 use super::{Error, Kind};
+use crate::extents::Extents;
 use crate::sys;
 use crate::vm::{self, Access, CodeFile, Mapping, Meter, Place, Source, Write, page_size};
 

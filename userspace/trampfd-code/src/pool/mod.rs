@@ -37,7 +37,6 @@
 
 mod arena;
 mod error;
-mod extents;
 mod handle;
 mod plan;
 mod pools;

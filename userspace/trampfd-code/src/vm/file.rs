@@ -106,7 +106,6 @@ impl CodeFile {
         how: Write,
         meter: &Meter,
     ) -> Result<CodeFile, Error> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut file = CodeFile {
             write,
             read,
@@ -114,7 +113,7 @@ impl CodeFile {
             withdrawn: AtomicBool::new(false),
             len,
             source: source.clone(),
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: next_id(),
             meter: meter.clone(),
         };
         if how == Write::Alias {
@@ -294,6 +293,12 @@ impl CodeFile {
     pub(super) fn id(&self) -> u64 {
         self.id
     }
+}
+
+/// A number that no other file of this process has.
+pub(super) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The descriptors of a file whose pages were seen to be executable.

@@ -1,5 +1,6 @@
 //! Address space that is the process's until it is dropped, and what is mapped in it.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -118,6 +119,27 @@ impl Mapping {
             _ => drop(map()?),
         }
         self.note(at, len, What::File(access, file.id(), from.wrapping_sub(at)));
+        Ok(())
+    }
+
+    /// Shows `len` bytes of any file, privately: what is written to the file later may be seen or
+    /// not. Not writable, and for [`Access::Execute`] `fd` should not be, either.
+    pub(crate) fn map_private(
+        &self,
+        at: usize,
+        len: usize,
+        fd: BorrowedFd<'_>,
+        from: usize,
+        access: Access,
+    ) -> Result<(), Error> {
+        let len = self.check(at, len)?;
+        let over = At::Over(self.at(at));
+        // SAFETY: pages of this mapping, by its invariant.
+        unsafe {
+            sys::map_file(self.meter.counts(), over, len, prot(access), false, fd, from as u64)
+        }
+        .map_err(Error::system("mapping a file"))?;
+        self.note(at, len, What::File(access, super::file::next_id(), from.wrapping_sub(at)));
         Ok(())
     }
 

@@ -9,20 +9,20 @@ use std::ops::Range;
 ///
 /// From first byte to past the last; none is empty, none touches another.
 #[derive(Debug)]
-pub(super) struct Extents {
+pub(crate) struct Extents {
     free: BTreeMap<usize, usize>,
 }
 
 impl Extents {
     /// One range, all of it free.
-    pub(super) fn new(all: Range<usize>) -> Extents {
+    pub(crate) fn new(all: Range<usize>) -> Extents {
         let free = if all.is_empty() { None } else { Some((all.start, all.end)) };
         Extents { free: free.into_iter().collect() }
     }
 
     /// `len` bytes, not 0, of the lowest free range that has as many: what is in use stays close
     /// together.
-    pub(super) fn take(&mut self, len: usize) -> Option<Range<usize>> {
+    pub(crate) fn take(&mut self, len: usize) -> Option<Range<usize>> {
         let (&start, &end) = self.free.iter().find(|&(start, end)| end - start >= len)?;
         self.free.remove(&start);
         if start + len < end {
@@ -32,7 +32,7 @@ impl Extents {
     }
 
     /// Takes a range back that was taken.
-    pub(super) fn put(&mut self, range: Range<usize>) {
+    pub(crate) fn put(&mut self, range: Range<usize>) {
         let Range { mut start, mut end } = range;
         let before = self.free.range(..start).next_back().map(|(&start, &end)| (start, end));
         if let Some((low, _)) = before.filter(|&(_, high)| high == start) {
