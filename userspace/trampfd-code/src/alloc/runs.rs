@@ -201,11 +201,11 @@ mod tests {
     #[test]
     fn a_longer_run_is_taken_where_its_bin_has_none_that_fits() {
         let mut runs = Runs::new();
-        let short = runs.insert(0, 0, 100);
-        assert_eq!(bin(100), bin(103));
-        assert_eq!((runs.find(100), runs.find(103)), (Some(short), None));
+        let short = runs.insert(0, 0, 102);
+        assert_eq!(bin(102), bin(103));
+        assert_eq!((runs.find(102), runs.find(103)), (Some(short), None));
         let long = runs.insert(0, 1000, 5000);
-        assert_eq!((runs.find(100), runs.find(103)), (Some(short), Some(long)));
+        assert_eq!((runs.find(102), runs.find(103)), (Some(short), Some(long)));
         runs.change(short, 0, 103);
         assert_eq!(runs.find(103), Some(short));
         runs.change(long, 1000, 10);
