@@ -1,5 +1,7 @@
 //! What an allocator of code promises.
 
+#[path = "alloc/arch/x86_64.rs"]
+mod arch;
 #[path = "alloc/children.rs"]
 mod children;
 #[path = "alloc/model.rs"]

@@ -3,6 +3,7 @@
 use trampfd_code::alloc::{Error, JitAllocator, Span};
 use trampfd_code::vm::{self, Write};
 
+use crate::arch::{TRAP, returns};
 use crate::{allocator, bytes};
 
 /// Runs `act` in a child: what it panics with is printed, and fails the test. Only this thread
@@ -32,7 +33,7 @@ fn is_other_process<T>(result: Result<T, Error>) -> bool {
 
 /// Writes the number as code.
 fn put(span: &mut Span<&JitAllocator>, number: u8) {
-    span.write(0, &[0xb8, number, 0, 0, 0, 0xc3]).unwrap();
+    span.write(0, &returns(number.into())).unwrap();
 }
 
 fn call(rx: *const u8) -> u32 {
@@ -55,11 +56,11 @@ fn a_child_never_changes_its_parents_code() {
         in_child(move || {
             for (number, span) in (0..).zip(children.iter_mut()) {
                 assert_eq!(call(span.rx()), number);
-                assert!(is_other_process(span.write(0, &[0xcc])));
+                assert!(is_other_process(span.write(0, &[TRAP])));
                 assert!(is_other_process(span.shrink(1)));
                 assert!(is_other_process(span.writer()) && is_other_process(span.rw()));
             }
-            assert!(is_other_process(child_large.write(0, &[0xcc])));
+            assert!(is_other_process(child_large.write(0, &[TRAP])));
             assert!(is_other_process(child_large.shrink(1)));
             for span in children.iter().chain([&*child_large]) {
                 // SAFETY: in the child nobody else uses them; the second is refused.
@@ -85,7 +86,7 @@ fn a_child_never_changes_its_parents_code() {
             put(span, number + 1);
             assert_eq!(call(span.rx()), u32::from(number) + 1);
         }
-        assert_eq!(bytes(large.rx(), 1), [0xb8]);
+        assert_eq!(bytes(large.rx(), 6), returns(200));
         assert_eq!(allocator.statistics().live, all.live);
     }
 }
@@ -103,7 +104,7 @@ fn children_of_children_too() {
             put(&mut third, 3);
             let runs = [call(first.rx()), call(second.rx()), call(third.rx())];
             assert_eq!(runs, [1, 2, 3]);
-            assert!(is_other_process(second.write(0, &[0xcc])));
+            assert!(is_other_process(second.write(0, &[TRAP])));
         });
         put(&mut second, 4);
         assert_eq!((call(first.rx()), call(second.rx())), (1, 4));

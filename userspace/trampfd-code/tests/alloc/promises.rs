@@ -7,6 +7,7 @@ use std::sync::Arc;
 use trampfd_code::alloc::{Error, Granularity, Info, JitAllocator, Options, Span};
 use trampfd_code::vm::{self, Write};
 
+use crate::arch::{TRAP, returns};
 use crate::{allocator, bytes};
 
 const WRITES: [Write; 2] = [Write::Alias, Write::Pwrite];
@@ -15,12 +16,6 @@ const WRITES: [Write; 2] = [Write::Alias, Write::Pwrite];
 fn release(allocator: &JitAllocator, rx: *const u8) -> Result<(), Error> {
     // SAFETY: the callers give blocks of theirs, or what is refused.
     unsafe { allocator.release(rx) }
-}
-
-/// x86-64: `mov eax, value; ret`.
-fn returns(value: u32) -> [u8; 6] {
-    let [a, b, c, d] = value.to_le_bytes();
-    [0xb8, a, b, c, d, 0xc3]
 }
 
 fn call(rx: *const u8) -> u32 {
@@ -232,14 +227,14 @@ fn free_memory_traps_if_asked() {
     for write in WRITES {
         let allocator = allocator(write, |options| options.fill = true);
         let mut span = allocator.alloc(640).unwrap();
-        assert_eq!(bytes(span.rx(), 60_000), [0xcc; 60_000], "new memory");
+        assert_eq!(bytes(span.rx(), 60_000), [TRAP; 60_000], "new memory");
         span.write(0, &[1; 640]).unwrap();
         span.shrink(65).unwrap();
         assert_eq!(bytes(span.rx(), 128), [1; 128], "what is kept");
-        assert_eq!(bytes(span.rx().wrapping_add(128), 512), [0xcc; 512], "shrunk");
+        assert_eq!(bytes(span.rx().wrapping_add(128), 512), [TRAP; 512], "shrunk");
         let rx = span.rx();
         drop(span);
-        assert_eq!(bytes(rx, 640), [0xcc; 640], "released");
+        assert_eq!(bytes(rx, 640), [TRAP; 640], "released");
     }
     let without = allocator(Write::Alias, |_| ());
     let mut span = without.alloc(64).unwrap();
