@@ -12,7 +12,11 @@ const ARROWS: &[Crate] = &[
     Crate { name: "trampfd-text", may_use: &[], others: false },
     Crate { name: "trampfd", may_use: &["trampfd-text", "trampfd-sys", "libc"], others: false },
     Crate { name: "trampfd-ffi", may_use: &["trampfd", "libc", "libffi-sys"], others: false },
-    Crate { name: "trampfd-code", may_use: &["blake3", "libc", "object", "rustix"], others: false },
+    Crate {
+        name: "trampfd-code",
+        may_use: &["blake3", "libc", "object", "rustc-hash", "rustix"],
+        others: false,
+    },
     Crate {
         name: "trampfd-code-closure-ffi",
         may_use: &["trampfd-code", "closure-ffi"],

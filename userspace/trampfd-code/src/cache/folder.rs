@@ -87,6 +87,9 @@ impl Facts {
     }
 }
 
+/// Bytes of memory that are kept to read the next file into.
+const KEPT: usize = 1 << 20;
+
 /// A file that passed all checks.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -109,6 +112,8 @@ pub(super) struct Folder {
     known: HashMap<Key, (Facts, Arc<Contents>)>,
     /// Whether left-over files were looked for.
     cleaned: bool,
+    /// What files are read into, kept for the next.
+    buffer: Vec<u8>,
     meter: Meter,
 }
 
@@ -136,6 +141,7 @@ impl Folder {
             limit: options.limit,
             known: HashMap::new(),
             cleaned: false,
+            buffer: Vec::new(),
             meter: meter.clone(),
         })
     }
@@ -149,8 +155,9 @@ impl Folder {
     }
 
     /// The batch of `root`, if there is a file of that name.
-    pub(super) fn load(&self, root: &Key) -> Result<Option<Found>, Reason> {
-        let (counts, name) = (self.counts(), Name::of(root));
+    pub(super) fn load(&mut self, root: &Key) -> Result<Option<Found>, Reason> {
+        let (meter, name) = (self.meter.clone(), Name::of(root));
+        let counts = meter.counts();
         for _ in 0..TRIES {
             let fd = match files::open_in(counts, self.fd.as_fd(), name.as_cstr()) {
                 Ok(fd) => fd,
@@ -184,10 +191,17 @@ impl Folder {
                     continue;
                 }
             }
-            let mut bytes = vec![0; facts.len as usize];
-            let len = files::read_at(counts, fd.as_fd(), &mut bytes).map_err(Reason::Unreadable)?;
-            bytes.truncate(len);
-            let contents = Arc::new(format::verify(&bytes, &self.version, root)?);
+            let mut bytes = std::mem::take(&mut self.buffer);
+            bytes.clear();
+            let read = files::read(counts, fd.as_fd(), facts.len as usize, &mut bytes);
+            let contents = match read {
+                Ok(()) => format::verify(&bytes, &self.version, root),
+                Err(e) => Err(Reason::Unreadable(e)),
+            };
+            if bytes.capacity() <= KEPT {
+                self.buffer = bytes;
+            }
+            let contents = Arc::new(contents?);
             return Ok(Some(Found { fd, contents, known: false, facts }));
         }
         Err(Reason::Changed)

@@ -16,7 +16,6 @@
 //!
 //! All numbers are little-endian. Code and constants begin at whole pages.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use super::{Key, Reason, arch};
@@ -195,16 +194,17 @@ pub fn parse(bytes: &[u8]) -> Result<Contents, Reason> {
     let names = &bytes[names_at..front as usize];
 
     let mut rows = Vec::with_capacity(methods);
-    let mut keys = HashSet::with_capacity(methods);
     for _ in 0..methods {
         let row = Method { key: reader.key()?, at: reader.number()?, len: reader.number()? };
         if u64::from(row.at) + u64::from(row.len) > code as u64 {
             return bad("a method ends outside of the code");
         }
-        if row.key == Key::NONE || !keys.insert(row.key) {
-            return bad("two methods have one key");
-        }
         rows.push(row);
+    }
+    let mut keys: Vec<_> = rows.iter().map(|row| row.key).collect();
+    keys.sort_unstable();
+    if keys.first() == Some(&Key::NONE) || keys.windows(2).any(|pair| pair[0] == pair[1]) {
+        return bad("two methods have one key");
     }
     if rows.first().map(|row| row.key) != Some(root) {
         return bad("the root is not the first method");

@@ -138,7 +138,7 @@ impl<M: Copy + Eq + Hash> State<M> {
     }
 
     pub(super) fn unload(&mut self) {
-        self.table = Table::new();
+        self.table.clear();
         self.batches.clear();
         self.roots.clear();
         self.stats.bytes = 0;

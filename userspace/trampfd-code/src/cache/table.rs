@@ -1,7 +1,8 @@
 //! Which methods are compiled, and which slots wait for one that is not.
 
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use rustc_hash::FxHashMap as HashMap;
 
 use super::Key;
 
@@ -35,7 +36,18 @@ struct Compiled {
 
 impl<M: Copy + Eq + Hash> Table<M> {
     pub(super) fn new() -> Table<M> {
-        Table { compiled: HashMap::new(), waiting: HashMap::new(), places: HashMap::new() }
+        Table {
+            compiled: HashMap::default(),
+            waiting: HashMap::default(),
+            places: HashMap::default(),
+        }
+    }
+
+    /// Forgets everything, but keeps the room for as much.
+    pub(super) fn clear(&mut self) {
+        self.compiled.clear();
+        self.waiting.clear();
+        self.places.clear();
     }
 
     pub(super) fn address(&self, method: M) -> Option<usize> {

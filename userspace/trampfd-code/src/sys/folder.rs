@@ -112,19 +112,25 @@ pub(crate) fn list(counts: &Counts, folder: BorrowedFd<'_>) -> io::Result<Vec<CS
     }
 }
 
-/// Reads until `bytes` is full or the file ends; says how many there were.
-pub(crate) fn read_at(counts: &Counts, fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < bytes.len() {
+/// Reads into `bytes`, which is empty, until it has `len` or the file ends.
+pub(crate) fn read(
+    counts: &Counts,
+    fd: BorrowedFd<'_>,
+    len: usize,
+    bytes: &mut Vec<u8>,
+) -> io::Result<()> {
+    bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    while bytes.len() < len {
         counts.call();
-        match rustix::io::pread(fd, &mut bytes[len..], len as u64) {
+        let at = bytes.len() as u64;
+        match rustix::io::pread(fd, rustix::buffer::spare_capacity(bytes), at) {
             Ok(0) => break,
-            Ok(n) => len += n,
-            Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(len)
+    bytes.truncate(len);
+    Ok(())
 }
 
 pub(crate) fn only_readable(counts: &Counts, fd: BorrowedFd<'_>) -> io::Result<()> {
