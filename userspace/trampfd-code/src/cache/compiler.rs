@@ -16,8 +16,9 @@ pub trait Compiler: Send {
     /// Names a method in this process.
     type Method: Copy + Eq + Hash + Send;
 
-    /// Names it in files, and changes when its source does. What changes the code of all methods
-    /// (the compiler's own version, features of the processor, options) belongs into
+    /// Names it in files, and changes when its source does. All zeros for a method that was there
+    /// and is not any more. What changes the code of all methods (the compiler's own version,
+    /// features of the processor, options) belongs into
     /// [`Options::version`](super::Options::version).
     fn key(&self, method: Self::Method) -> Key;
 

@@ -195,7 +195,7 @@ impl Folder {
             bytes.clear();
             let read = files::read(counts, fd.as_fd(), facts.len as usize, &mut bytes);
             let contents = match read {
-                Ok(()) => format::verify(&bytes, &self.version, root),
+                Ok(()) => format::verify(&mut bytes, &self.version, root),
                 Err(e) => Err(Reason::Unreadable(e)),
             };
             if bytes.capacity() <= KEPT {

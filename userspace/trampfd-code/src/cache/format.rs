@@ -234,16 +234,9 @@ pub fn parse(bytes: &[u8]) -> Result<Contents, Reason> {
     Ok(Contents { version, methods: rows, slots: callees, code_at, code, constants, layout })
 }
 
-/// Hash of all of a file but its hash.
-pub(super) fn hash(bytes: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&bytes[..HASH.start]);
-    hasher.update(&bytes[HASH.end..]);
-    *hasher.finalize().as_bytes()
-}
-
-/// As [`parse`], for a file that has to hold the batch of `root`, made for `version`.
-pub(super) fn verify(bytes: &[u8], version: &[u8; 32], root: &Key) -> Result<Contents, Reason> {
+/// As [`parse`], for a file that has to hold the batch of `root`, made for `version`. The hash in
+/// `bytes` is gone after this.
+pub(super) fn verify(bytes: &mut [u8], version: &[u8; 32], root: &Key) -> Result<Contents, Reason> {
     let contents = parse(bytes);
     // What is no batch of this format at all has a better reason than its hash.
     match contents {
@@ -253,7 +246,10 @@ pub(super) fn verify(bytes: &[u8], version: &[u8; 32], root: &Key) -> Result<Con
         Err(Reason::Size(len)) => return Err(Reason::Size(len)),
         _ => {}
     }
-    if bytes[HASH] != hash(bytes) {
+    let mut said = [0; HASH.end - HASH.start];
+    said.copy_from_slice(&bytes[HASH]);
+    seal(bytes);
+    if bytes[HASH] != said {
         return Err(Reason::Hash);
     }
     let contents = contents?;
@@ -266,8 +262,10 @@ pub(super) fn verify(bytes: &[u8], version: &[u8; 32], root: &Key) -> Result<Con
     Ok(contents)
 }
 
-/// Puts the hash in its place.
+/// Puts the hash in its place: that of all bytes, zeros in this place.
 pub(super) fn seal(bytes: &mut [u8]) {
-    let hash = hash(bytes);
-    bytes[HASH].copy_from_slice(&hash);
+    bytes[HASH].fill(0);
+    // In one piece: that is what the hash is fast for.
+    let hash = blake3::hash(bytes);
+    bytes[HASH].copy_from_slice(hash.as_bytes());
 }

@@ -99,12 +99,12 @@ extern "C" fn resolve<C: Compiler>(lazy: &Lazy<C>, slot: usize) -> usize {
 }
 
 /// The compiler and the files, until it is dropped.
-pub(super) struct Guard<'a, C> {
+pub(super) struct Guard<'a, C: Compiler> {
     work: MutexGuard<'a, Work<C>>,
     owner: &'a AtomicUsize,
 }
 
-impl<C> Deref for Guard<'_, C> {
+impl<C: Compiler> Deref for Guard<'_, C> {
     type Target = Work<C>;
 
     fn deref(&self) -> &Work<C> {
@@ -112,13 +112,13 @@ impl<C> Deref for Guard<'_, C> {
     }
 }
 
-impl<C> DerefMut for Guard<'_, C> {
+impl<C: Compiler> DerefMut for Guard<'_, C> {
     fn deref_mut(&mut self) -> &mut Work<C> {
         &mut self.work
     }
 }
 
-impl<C> Drop for Guard<'_, C> {
+impl<C: Compiler> Drop for Guard<'_, C> {
     fn drop(&mut self) {
         self.owner.store(0, Ordering::Relaxed);
     }

@@ -92,6 +92,7 @@ mod room;
 mod state;
 mod table;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -119,9 +120,11 @@ pub struct Cache<C: Compiler> {
 }
 
 /// The compiler and the files, which one thread at a time uses.
-struct Work<C> {
+struct Work<C: Compiler> {
     compiler: C,
     folder: Folder,
+    /// Of batches that were loaded or compiled, by their roots.
+    resolved: HashMap<Key, Arc<Resolved<C::Method>>>,
 }
 
 impl<C: Compiler> Cache<C> {
@@ -133,7 +136,8 @@ impl<C: Compiler> Cache<C> {
     pub fn open(dir: &Path, compiler: C, options: Options) -> Result<Cache<C>, Error> {
         let state = State::new(options.protect_got);
         let folder = Folder::open(dir, &options, &state.meter)?;
-        Ok(Cache { lazy: Lazy::new(Work { compiler, folder }, state) })
+        let work = Work { compiler, folder, resolved: HashMap::new() };
+        Ok(Cache { lazy: Lazy::new(work, state) })
     }
 
     /// The address of a method's code: known already, or loaded, or compiled. It stays valid
@@ -231,12 +235,16 @@ impl<C: Compiler> Lazy<C> {
                 return Ok(());
             }
         };
-        let resolved = match resolve(&work.compiler, &found.contents) {
-            Ok(resolved) => resolved,
-            Err(reason) => {
-                self.state().happened(root, Happened::Ignored(reason));
-                return Ok(());
-            }
+        let before = work.resolved.get(&root).filter(|_| found.known);
+        let resolved = match before.filter(|it| holds(&work.compiler, &found.contents, it)) {
+            Some(resolved) => resolved.clone(),
+            None => match resolve(&work.compiler, &found.contents) {
+                Ok(resolved) => Arc::new(resolved),
+                Err(reason) => {
+                    self.state().happened(root, Happened::Ignored(reason));
+                    return Ok(());
+                }
+            },
         };
         let batch = self.map(&found.fd, &found.contents)?;
         if !work.folder.confirm(&found) {
@@ -245,13 +253,17 @@ impl<C: Compiler> Lazy<C> {
         }
         let methods = resolved.methods.len();
         let mut state = self.state();
-        state.install(batch, &found.contents, resolved)?;
+        state.install(batch, &found.contents, &resolved)?;
         state.happened(root, Happened::Loaded { methods, known: found.known });
+        if !found.known {
+            drop(state);
+            work.resolved.insert(root, resolved);
+        }
         Ok(())
     }
 
     fn compile(&self, work: &mut Guard<'_, C>, method: C::Method, root: Key) -> Result<(), Error> {
-        let Work { compiler, folder } = &mut **work;
+        let Work { compiler, folder, .. } = &mut **work;
         let draft = graph::collect(compiler, method, |m| self.state().table.address(m).is_some())?;
         let home = |m| self.state().table.root(m);
         let bytes = build::build(draft, compiler, folder.version(), home)?;
@@ -270,13 +282,29 @@ impl<C: Compiler> Lazy<C> {
         let removed = folder.tidy(&root)?;
         let methods = resolved.methods.len();
         let mut state = self.state();
-        state.install(batch, &contents, resolved)?;
+        state.install(batch, &contents, &resolved)?;
         state.happened(root, Happened::Compiled { methods });
         for key in removed {
             state.happened(key, Happened::Evicted);
         }
         Ok(())
     }
+}
+
+/// Whether the methods and helpers of a known file are still those that they were. Helpers stay
+/// where they are ([`Compiler::helper`]).
+fn holds<C: Compiler>(compiler: &C, contents: &Contents, before: &Resolved<C::Method>) -> bool {
+    let mut methods = contents.methods.iter().zip(&before.methods);
+    let mut slots = contents.slots.iter().zip(&before.slots);
+    contents.methods.len() == before.methods.len()
+        && contents.slots.len() == before.slots.len()
+        && methods.all(|(row, &method)| compiler.key(method) == row.key)
+        && slots.all(|pair| match pair {
+            (Callee::Outside { key, .. }, To::Outside { method, .. }) => {
+                compiler.key(*method) == *key
+            }
+            _ => true,
+        })
 }
 
 /// Who the methods and helpers of a file are in this process.

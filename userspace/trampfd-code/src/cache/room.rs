@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Error;
 use crate::extents::Extents;
-use crate::vm::{self, Access, Mapping, Meter, Place};
+use crate::vm::{self, Access, Mapping, Meter};
 
 /// Where batches are mapped: private memory, writable, in which a batch puts its views of a file
 /// and keeps its part of the GOT. A batch that was unloaded leaves its memory to the next, so
@@ -68,8 +68,7 @@ impl Rooms {
         let (room, at) = match there {
             Some(found) => found,
             None => {
-                let map = Mapping::reserve(len.max(Rooms::LEN), Place::Anywhere, &self.0.meter)?;
-                map.map_memory(0, map.len())?;
+                let map = Mapping::memory(len.max(Rooms::LEN), &self.0.meter)?;
                 // Otherwise the first word of a GOT could cost a huge page.
                 map.use_small_pages()?;
                 let free = Extents::new(len..map.len());

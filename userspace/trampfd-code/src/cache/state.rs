@@ -62,7 +62,7 @@ impl<M: Copy + Eq + Hash> State<M> {
         &mut self,
         mut batch: Batch,
         contents: &Contents,
-        resolved: Resolved<M>,
+        resolved: &Resolved<M>,
     ) -> Result<(), Error> {
         let rows = contents.methods.iter().zip(&resolved.methods);
         let addresses: Vec<usize> = rows
@@ -94,7 +94,7 @@ impl<M: Copy + Eq + Hash> State<M> {
         self.batches.push(batch);
         self.roots.insert(root);
         if self.table.waiting() > 0 {
-            resolved.methods.into_iter().for_each(|method| self.arrive(method));
+            resolved.methods.iter().for_each(|&method| self.arrive(method));
         }
         Ok(())
     }

@@ -59,10 +59,28 @@ impl Mapping {
             Place::Anywhere => map_at(At::Anywhere, len, meter)?,
             Place::Near { address, within } => near(address, within, len, meter)?,
         };
+        Ok(Mapping::new(ptr, len, Access::None, meter))
+    }
+
+    /// Takes address space of `len` bytes, rounded up to pages, with empty memory in all of it,
+    /// private, to read and write.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`], [`Error::System`].
+    pub fn memory(len: usize, meter: &Meter) -> Result<Mapping, Error> {
+        let len = round_to_pages(len.max(1))?;
+        // SAFETY: nothing is replaced.
+        let ptr = unsafe { sys::map_nothing(meter.counts(), At::Anywhere, len, Prot::ReadWrite) }
+            .map_err(Error::system("mapping memory"))?;
+        Ok(Mapping::new(ptr, len, Access::Write, meter))
+    }
+
+    fn new(ptr: *mut u8, len: usize, access: Access, meter: &Meter) -> Mapping {
         meter.counts().mapped(1, len as isize);
-        let parts = Mutex::new(vec![Part { at: 0, what: What::Memory(Access::None) }]);
+        let parts = Mutex::new(vec![Part { at: 0, what: What::Memory(access) }]);
         let (sealed, owner) = (AtomicBool::new(false), token());
-        Ok(Mapping { ptr, len, parts, sealed, owner, meter: meter.clone() })
+        Mapping { ptr, len, parts, sealed, owner, meter: meter.clone() }
     }
 
     /// The first byte.

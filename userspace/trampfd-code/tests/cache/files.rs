@@ -248,6 +248,24 @@ fn a_known_file_is_not_read_again_until_it_changes() {
 }
 
 #[test]
+fn a_known_file_is_stale_when_a_source_changes_under_it() {
+    let (folder, ..) = prepared("known-stale");
+    std::thread::sleep(Duration::from_millis(50));
+    let cache = folder.open(&program());
+    for _ in 0..2 {
+        assert_eq!(run(&cache, 0), program().value(0));
+        // SAFETY: nobody runs it.
+        unsafe { cache.unload() };
+    }
+    assert_eq!(events(&cache).join(", "), "loaded, known");
+    let changed = program().with(1, Body::Sum(5, vec![]));
+    cache.with_compiler(|program| program.methods = changed.methods.clone()).unwrap();
+    assert_eq!(run(&cache, 0), changed.value(0));
+    let stale = Reason::Stale(program().key_of(1));
+    assert_eq!(events(&cache)[0], format!("ignored: {stale}"));
+}
+
+#[test]
 fn least_recently_used_files_go_first_and_mapped_ones_stay_usable() {
     let folder = Folder::new("limit");
     let program = program();
