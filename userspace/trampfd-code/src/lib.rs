@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Each layer can be used alone. One rule holds in all of them: executable pages are a view,
-//! through a descriptor that cannot write, of a file that no path leads to. So no page is
-//! writable and executable at any time, and mprotect(2) cannot make it so. Code gets in by
-//! pwrite(2), or through a second, writable view ([`vm::Write`]).
+//! through a descriptor that cannot write, of a file that no path leads to; those of `cache`, of a
+//! file that stays, privately. So no page is writable and executable at any time. Code gets in by
+//! pwrite(2), or through a second, writable view ([`vm::Write`]), or is in the file already.
 //!
 //! Linux only. Nothing here needs the kernel service.
 
