@@ -124,7 +124,7 @@ fn a_batch_with_verity_is_loaded_again_and_cannot_be_changed() {
 
     let second = open(&folder, Verity::Require);
     assert_eq!(call(&second, 42).unwrap(), 42);
-    assert_eq!(second.with_compiler(|numbers| numbers.compiled), 0);
+    assert_eq!(second.with_compiler(|numbers| numbers.compiled).unwrap(), 0);
     drop(second);
 
     // What has no verity is not good enough where it is required, and good where it is not.
@@ -135,7 +135,7 @@ fn a_batch_with_verity_is_loaded_again_and_cannot_be_changed() {
     drop(without);
     let third = open(&folder, Verity::Require);
     assert_eq!(call(&third, 42).unwrap(), 42);
-    assert_eq!(third.with_compiler(|numbers| numbers.compiled), 1);
+    assert_eq!(third.with_compiler(|numbers| numbers.compiled).unwrap(), 1);
     let events = third.take_events();
     let ignored = events.iter().find_map(|event| match &event.what {
         Happened::Ignored(reason) => Some(reason),
