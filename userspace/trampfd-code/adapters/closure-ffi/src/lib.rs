@@ -27,7 +27,7 @@
 //! As the allocator of the whole program, with closure-ffi's feature `global_jit_alloc` and
 //! without `default_jit_alloc`:
 //!
-//! ```ignore
+//! ```text
 //! static MEMORY: LazyLock<CodeAlloc> = LazyLock::new(|| CodeAlloc::new().expect("code memory"));
 //! closure_ffi::global_jit_alloc!(MEMORY);
 //! ```
