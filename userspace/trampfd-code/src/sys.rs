@@ -396,7 +396,9 @@ pub(crate) fn path_of(fd: BorrowedFd<'_>) -> std::path::PathBuf {
     format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
 }
 
-/// Bytes of a page.
+/// Bytes of a page. Asked of the C library, which was told when the program started: others read
+/// /proc, which may not be there.
 pub(crate) fn page_size() -> usize {
-    rustix::param::page_size()
+    // SAFETY: returns a number.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }

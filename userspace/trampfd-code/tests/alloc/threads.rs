@@ -140,12 +140,14 @@ fn memory_is_given_back_by_whoever_releases_the_last_block() {
     let allocator = allocator(Write::Alias, |options| options.immediate_release = true);
     let (send, receive) = mpsc::channel();
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let thread = scope.spawn(|| {
             for _ in 0..100 {
                 send.send(allocator.alloc(1000).unwrap()).unwrap();
             }
             drop(send);
         });
+        // The scope's end does not wait until the thread has left its memory.
+        thread.join().unwrap();
     });
     assert_eq!(allocator.statistics().reserved, 128 << 10);
     drop(receive.into_iter().collect::<Vec<_>>());
