@@ -1,6 +1,7 @@
 //! What files are used, and which are not.
 
 use std::fs::{self, File, FileTimes, Permissions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -315,7 +316,8 @@ fn what_dead_writers_left_is_removed_when_it_is_old() {
     drop(file(&name(1), 2));
     drop(file(&name(2), 0));
     let alive = file(&name(3), 2);
-    alive.lock().unwrap();
+    // SAFETY: a descriptor.
+    assert_eq!(unsafe { libc::flock(alive.as_raw_fd(), libc::LOCK_EX) }, 0);
     drop(file("notes.new", 2));
     drop(file("notes.code", 2));
     folder.open(&program).get(0).unwrap();
