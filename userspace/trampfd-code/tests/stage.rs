@@ -1,12 +1,16 @@
 //! Memory that is written where it will be used.
 
 use std::ops::Range;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io, mem, ptr};
 
 use trampfd_code::stage::{Error, Kind, Stage, publish_in_place, unpublish_in_place};
 use trampfd_code::vm::{self, Meter, Options, Place, Write, page_size};
+
+#[path = "support/alone.rs"]
+mod alone;
+
+use alone::alone;
 
 #[path = "stage/arch/x86_64.rs"]
 mod machine;
@@ -59,26 +63,9 @@ fn protect(ptr: *mut u8, prot: i32) -> io::Result<()> {
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Runs `body` in a process of its own, which runs nothing but the test `name`.
-fn alone(name: &str, body: impl FnOnce()) {
-    const CHILD: &str = "TRAMPFD_STAGE_TEST";
-    if std::env::var(CHILD).is_ok_and(|test| test == name) {
-        body();
-        return;
-    }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.args(["--exact", name]).env(CHILD, name).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{text}{errors}", output.status);
-    assert!(text.contains("1 passed"), "{text}");
-}
-
 /// From now on what was writable cannot be made executable in this process; seen to be so.
 fn refuse_exec_gain() {
-    const PR_SET_MDWE: i32 = 65;
-    // SAFETY: takes rights away, nothing else.
-    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0, "PR_SET_MDWE (Linux 6.3)");
+    alone::refuse_exec_gain();
     let page = anonymous(page_size());
     write(page, &machine::answer(1));
     assert_eq!(

@@ -1,6 +1,5 @@
 //! closure-ffi itself, on memory that was never writable where it is executable.
 
-use std::process::Command;
 use std::sync::mpsc;
 use std::{fs, mem, thread};
 
@@ -9,26 +8,10 @@ use trampfd_code::alloc::{Error, Options};
 use trampfd_code::vm::Source;
 use trampfd_code_closure_ffi::CodeAlloc;
 
-/// Runs `body` in a process of its own, which runs nothing but the test `name`.
-fn alone(name: &str, body: impl FnOnce()) {
-    const CHILD: &str = "TRAMPFD_CLOSURE_FFI_TEST";
-    if std::env::var(CHILD).is_ok_and(|test| test == name) {
-        body();
-        return;
-    }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.args(["--exact", name]).env(CHILD, name).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{text}{errors}", output.status);
-    assert!(text.contains("1 passed"), "{text}");
-}
+#[path = "../../../tests/support/alone.rs"]
+mod alone;
 
-fn refuse_exec_gain() {
-    const PR_SET_MDWE: i32 = 65;
-    // SAFETY: takes rights away, nothing else.
-    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0, "PR_SET_MDWE (Linux 6.3)");
-}
+use alone::{alone, refuse_exec_gain};
 
 /// Closures of the three kinds, that borrow and that own.
 fn use_closures(memory: &CodeAlloc) {

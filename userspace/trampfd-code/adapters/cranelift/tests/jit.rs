@@ -1,7 +1,6 @@
 //! cranelift-jit itself, on memory that was never writable where it is executable.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::{fs, mem};
 
 use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, types};
@@ -17,26 +16,10 @@ use trampfd_code::stage::Stage;
 use trampfd_code::vm::{Meter, Options};
 use trampfd_code_cranelift::StagedMemoryProvider;
 
-/// Runs `body` in a process of its own, which runs nothing but the test `name`.
-fn alone(name: &str, body: impl FnOnce()) {
-    const CHILD: &str = "TRAMPFD_CRANELIFT_TEST";
-    if std::env::var(CHILD).is_ok_and(|test| test == name) {
-        body();
-        return;
-    }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.args(["--exact", name]).env(CHILD, name).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{text}{errors}", output.status);
-    assert!(text.contains("1 passed"), "{text}");
-}
+#[path = "../../../tests/support/alone.rs"]
+mod alone;
 
-fn refuse_exec_gain() {
-    const PR_SET_MDWE: i32 = 65;
-    // SAFETY: takes rights away, nothing else.
-    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0, "PR_SET_MDWE (Linux 6.3)");
-}
+use alone::{alone, refuse_exec_gain};
 
 /// A module on `memory`, or on cranelift-jit's own if there is none.
 fn module(memory: Option<Box<dyn JITMemoryProvider + Send>>) -> JITModule {

@@ -3,7 +3,6 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{catch_unwind, resume_unwind};
-use std::process::{Command, Output};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::{fs, mem, ptr};
@@ -20,35 +19,10 @@ use trampfd_code::stage::Stage;
 use trampfd_code::vm::{Options, Place};
 use trampfd_code_llvm::{MemoryManager, Watch, low_addresses};
 
-/// Runs the test `name` in a process of its own, which `is_child` then.
-fn run_alone(name: &str) -> Output {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name]).env(CHILD, name).output().unwrap()
-}
+#[path = "../../../tests/support/alone.rs"]
+mod alone;
 
-fn is_child(name: &str) -> bool {
-    std::env::var(CHILD).is_ok_and(|test| test == name)
-}
-
-const CHILD: &str = "TRAMPFD_LLVM_TEST";
-
-/// Runs `body` in a process of its own, which runs nothing but the test `name`.
-fn alone(name: &str, body: impl FnOnce()) {
-    if is_child(name) {
-        return body();
-    }
-    let output = run_alone(name);
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{text}{errors}", output.status);
-    assert!(text.contains("1 passed"), "{text}");
-}
-
-fn refuse_exec_gain() {
-    const PR_SET_MDWE: i32 = 65;
-    // SAFETY: takes rights away, nothing else.
-    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0, "PR_SET_MDWE (Linux 6.3)");
-}
+use alone::{alone, is_child, refuse_exec_gain, run_alone};
 
 /// What compiled code calls: far from it, in the program. It sees whether the unwinder knows its
 /// caller.
@@ -246,9 +220,7 @@ fn llvms_own_memory_does_not_work_there() {
         use_engine(&Engine::new(None, DEFAULT), None);
         return;
     }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "--nocapture", name]).env(CHILD, name);
-    let output = command.output().unwrap();
+    let output = run_alone(name);
     assert!(String::from_utf8_lossy(&output.stdout).contains("works without"));
     assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{}", output.status);
 }

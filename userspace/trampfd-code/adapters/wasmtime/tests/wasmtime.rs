@@ -1,6 +1,5 @@
 //! wasmtime itself, its code in memory that was never writable where it is executable.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::{fs, thread};
 
@@ -8,26 +7,10 @@ use trampfd_code::vm::{Meter, Options, Source};
 use trampfd_code_wasmtime::PublishedCodeMemory;
 use wasmtime::{Config, Engine, Func, Instance, Module, Store, Trap, WasmBacktrace};
 
-/// Runs `body` in a process of its own, which runs nothing but the test `name`.
-fn alone(name: &str, body: impl FnOnce()) {
-    const CHILD: &str = "TRAMPFD_WASMTIME_TEST";
-    if std::env::var(CHILD).is_ok_and(|test| test == name) {
-        body();
-        return;
-    }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.args(["--exact", name]).env(CHILD, name).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{text}{errors}", output.status);
-    assert!(text.contains("1 passed"), "{text}");
-}
+#[path = "../../../tests/support/alone.rs"]
+mod alone;
 
-fn refuse_exec_gain() {
-    const PR_SET_MDWE: i32 = 65;
-    // SAFETY: takes rights away, nothing else.
-    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0, "PR_SET_MDWE (Linux 6.3)");
-}
+use alone::{alone, refuse_exec_gain};
 
 /// Recursion, linear memory with first content, an indirect call, a call of the program, traps.
 const MODULE: &str = r#"

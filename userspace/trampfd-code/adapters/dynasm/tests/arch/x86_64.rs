@@ -8,7 +8,6 @@
 
 #![cfg(target_arch = "x86_64")]
 
-use std::process::Command;
 use std::sync::Arc;
 use std::{fs, mem};
 
@@ -18,26 +17,10 @@ use trampfd_code::alloc::{self, Granularity, JitAllocator, Options};
 use trampfd_code::vm::{Place, Write};
 use trampfd_code_dynasm::{Assembler, Code, Error};
 
-/// Runs `body` in a process of its own, which runs nothing but the test `name`.
-fn alone(name: &str, body: impl FnOnce()) {
-    const CHILD: &str = "TRAMPFD_DYNASM_TEST";
-    if std::env::var(CHILD).is_ok_and(|test| test == name) {
-        body();
-        return;
-    }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.args(["--exact", name]).env(CHILD, name).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{text}{errors}", output.status);
-    assert!(text.contains("1 passed"), "{text}");
-}
+#[path = "../../../../tests/support/alone.rs"]
+mod alone;
 
-fn refuse_exec_gain() {
-    const PR_SET_MDWE: i32 = 65;
-    // SAFETY: takes rights away, nothing else.
-    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0, "PR_SET_MDWE (Linux 6.3)");
-}
+use alone::{alone, refuse_exec_gain};
 
 /// What compiled code calls.
 extern "C" fn double(x: i64) -> i64 {
