@@ -110,13 +110,13 @@ fn forbid_all_but_private_files() -> io::Result<()> {
     // SAFETY: takes rights away from this thread, and those that it starts.
     unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        for ret in [
-            libc::prctl(PR_SET_MDWE, 1, 0, 0, 0),
-            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
-        ] {
-            if ret != 0 {
-                return Err(io::Error::last_os_error());
-            }
+        // Before Linux 6.3 the filter does it alone.
+        let mdwe = libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) == 0;
+        if !mdwe && io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
+            return Err(io::Error::last_os_error());
+        }
+        if libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0 {
+            return Err(io::Error::last_os_error());
         }
     }
     Ok(())
