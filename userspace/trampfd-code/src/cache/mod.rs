@@ -105,7 +105,7 @@ pub use key::Key;
 pub use options::{Event, Happened, Options, Stats, Verity};
 pub use reason::Reason;
 
-use folder::Folder;
+use folder::{Folder, Found};
 use format::Callee;
 use lazy::{Guard, Lazy};
 use state::{Resolved, State, To};
@@ -227,14 +227,25 @@ impl<C: Compiler> Lazy<C> {
 
     /// Maps the batch of `root`, if there is a file that can be used.
     fn load(&self, work: &mut Guard<'_, C>, root: Key) -> Result<(), Error> {
-        let found = match work.folder.load(&root) {
-            Ok(None) => return Ok(()),
-            Ok(Some(found)) => found,
-            Err(reason) => {
-                self.state().happened(root, Happened::Ignored(reason));
-                return Ok(());
+        // A file that others have just renamed changes while it is looked at.
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            match work.folder.load(&root) {
+                Ok(None) => return Ok(()),
+                Ok(Some(found)) if self.load_found(work, root, &found)? => return Ok(()),
+                Ok(Some(_)) => {}
+                Err(reason) => {
+                    self.state().happened(root, Happened::Ignored(reason));
+                    return Ok(());
+                }
             }
-        };
+        }
+        self.state().happened(root, Happened::Ignored(Reason::Changed));
+        Ok(())
+    }
+
+    /// Whether the file is what it was after it was mapped.
+    fn load_found(&self, work: &mut Guard<'_, C>, root: Key, found: &Found) -> Result<bool, Error> {
         let before = work.resolved.get(&root).filter(|_| found.known);
         let resolved = match before.filter(|it| holds(&work.compiler, &found.contents, it)) {
             Some(resolved) => resolved.clone(),
@@ -242,14 +253,13 @@ impl<C: Compiler> Lazy<C> {
                 Ok(resolved) => Arc::new(resolved),
                 Err(reason) => {
                     self.state().happened(root, Happened::Ignored(reason));
-                    return Ok(());
+                    return Ok(true);
                 }
             },
         };
         let batch = self.map(&found.fd, &found.contents)?;
-        if !work.folder.confirm(&found) {
-            self.state().happened(root, Happened::Ignored(Reason::Changed));
-            return Ok(());
+        if !work.folder.confirm(found) {
+            return Ok(false);
         }
         let methods = resolved.methods.len();
         let mut state = self.state();
@@ -259,7 +269,7 @@ impl<C: Compiler> Lazy<C> {
             drop(state);
             work.resolved.insert(root, resolved);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn compile(&self, work: &mut Guard<'_, C>, method: C::Method, root: Key) -> Result<(), Error> {
