@@ -42,6 +42,8 @@ impl Drop for Built {
 
 pub static OUTER: i32 = 1000;
 
+// One address in all of the program.
+#[unsafe(export_name = "trampfd_test_twice")]
 pub extern "C" fn twice(x: i32) -> i32 {
     2 * x
 }

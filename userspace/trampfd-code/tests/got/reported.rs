@@ -10,6 +10,8 @@ use crate::build::{build, function};
 use crate::count::bytes;
 
 /// What the debugger stops at.
+// A name that a debugger finds in an optimised program.
+#[unsafe(export_name = "trampfd_test_visit")]
 extern "C" fn visit(x: i32) -> i32 {
     x
 }
@@ -108,7 +110,7 @@ fn gdb_knows_functions_and_lines_of_loaded_code() {
     }
     let output = Command::new("gdb")
         .args(["-nx", "-batch", "-ex", "set debuginfod enabled off"])
-        .args(["-ex", "break got::reported::visit", "-ex", "run", "-ex", "backtrace 4", "--args"])
+        .args(["-ex", "break trampfd_test_visit", "-ex", "run", "-ex", "backtrace 4", "--args"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "reported::debugged", "--test-threads", "1"])
         .env("GOT_DEBUGGED", "1")
