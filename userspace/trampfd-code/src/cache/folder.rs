@@ -171,7 +171,8 @@ impl Folder {
             };
             let mut facts = Facts::get(counts, fd.as_fd()).map_err(Reason::Unreadable)?;
             if facts.links == 0 {
-                // Replaced after it was opened.
+                // Removed or replaced, or just about to be: its name can be there a while longer.
+                std::thread::yield_now();
                 continue;
             }
             facts.check(self.user)?;
@@ -204,7 +205,8 @@ impl Folder {
             let contents = Arc::new(contents?);
             return Ok(Some(Found { fd, contents, known: false, facts }));
         }
-        Err(Reason::Changed)
+        // What nothing but its name is left of is not there.
+        Ok(None)
     }
 
     /// Whether what is mapped now is what was verified: to be asked after it was mapped. If so,
