@@ -9,6 +9,7 @@ packages="
 	ca-certificates
 	gcc
 	g++
+	gdb
 	gfortran
 	git
 	libc6-dev

@@ -104,10 +104,6 @@ fn debugged() {
 
 #[test]
 fn gdb_knows_functions_and_lines_of_loaded_code() {
-    if Command::new("gdb").arg("--version").output().is_err() {
-        eprintln!("not run: there is no gdb");
-        return;
-    }
     let output = Command::new("gdb")
         .args(["-nx", "-batch", "-ex", "set debuginfod enabled off"])
         .args(["-ex", "break trampfd_test_visit", "-ex", "run", "-ex", "backtrace 4", "--args"])
@@ -115,13 +111,9 @@ fn gdb_knows_functions_and_lines_of_loaded_code() {
         .args(["--exact", "reported::debugged", "--test-threads", "1"])
         .env("GOT_DEBUGGED", "1")
         .output()
-        .unwrap();
+        .expect("gdb");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    if errors.contains("ptrace") {
-        eprintln!("not run: gdb may not trace here");
-        return;
-    }
     for (function, line) in [("inner", 3), ("middle", 4)] {
         let frame = said.lines().find(|line| line.contains(&format!(" in {function} (")));
         let frame = frame.unwrap_or_else(|| panic!("{said}\n{errors}"));

@@ -66,7 +66,9 @@ pub fn mdwe() -> bool {
     const REFUSE_EXEC_GAIN: libc::c_ulong = 1;
     // SAFETY: takes rights away.
     if unsafe { libc::prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) } != 0 {
-        eprintln!("not under PR_SET_MDWE: {}", io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "PR_SET_MDWE: {error}");
+        eprintln!("not under PR_SET_MDWE: {error}");
         return false;
     }
     let page = block(None, 4096).expect("a page");
@@ -93,8 +95,8 @@ pub fn block(address: Option<usize>, len: usize) -> Option<usize> {
 }
 
 /// Puts an empty file system of `size` bytes over `place`, for this thread alone. Where this user
-/// may not, the test says so and ends.
-pub fn cover(place: &std::ffi::CStr, size: usize) -> bool {
+/// may not, the test has failed: it wants root.
+pub fn cover(place: &std::ffi::CStr, size: usize) {
     let options = std::ffi::CString::new(format!("size={size}")).unwrap();
     let [none, root, tmpfs] = [c"", c"/", c"tmpfs"].map(|text| text.as_ptr());
     // SAFETY: C strings; namespaces of this thread's own.
@@ -103,8 +105,5 @@ pub fn cover(place: &std::ffi::CStr, size: usize) -> bool {
             && libc::mount(none, root, none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
             && libc::mount(tmpfs, place.as_ptr(), tmpfs, 0, options.as_ptr().cast()) == 0
     };
-    if !done {
-        eprintln!("not run: mounts: {}", io::Error::last_os_error());
-    }
-    done
+    assert!(done, "not run: mounts: {}", io::Error::last_os_error());
 }

@@ -63,7 +63,9 @@ pub fn mdwe() -> bool {
     const REFUSE_EXEC_GAIN: libc::c_ulong = 1;
     // SAFETY: takes rights away.
     if unsafe { libc::prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) } != 0 {
-        eprintln!("not under PR_SET_MDWE: {}", io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "PR_SET_MDWE: {error}");
+        eprintln!("not under PR_SET_MDWE: {error}");
         return false;
     }
     true
@@ -140,15 +142,12 @@ pub fn strict() {
     });
 }
 
-/// Mounts of its own. Where this user may have none the test says so and ends.
-pub fn own_mounts(more: i32) -> bool {
+/// Mounts of its own. Where this user may have none the test has failed: it wants root.
+pub fn own_mounts(more: i32) {
     // SAFETY: gives this thread namespaces of its own.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS | more) } != 0 {
-        eprintln!("not run: namespaces: {}", io::Error::last_os_error());
-        return false;
-    }
+    let ret = unsafe { libc::unshare(libc::CLONE_NEWNS | more) };
+    assert_eq!(ret, 0, "not run: namespaces: {}", io::Error::last_os_error());
     mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE);
-    true
 }
 
 pub fn mount(from: &CStr, to: &CStr, kind: &CStr, flags: libc::c_ulong) {
