@@ -175,7 +175,8 @@ impl<C: Compiler> Cache<C> {
         self.lazy.state().stats()
     }
 
-    /// Unmaps all batches. Files stay, and are known still.
+    /// Unmaps all batches. Files stay, and are known still; the memory that batches lay in is kept
+    /// for the next, until the cache is dropped.
     ///
     /// # Safety
     ///

@@ -1,5 +1,8 @@
 /* Variables of threads: own ones that begin as zero, and the program's. */
-extern __thread int program_variable;
+#ifndef PROGRAM
+#define PROGRAM extern
+#endif
+PROGRAM __thread int program_variable;
 __thread int mine;
 static __thread long also;
 __thread char wide[40] __attribute__((aligned(32)));
