@@ -16,3 +16,5 @@ mod policy;
 mod processes;
 #[path = "cache/program.rs"]
 mod program;
+#[path = "support/mod.rs"]
+mod support;

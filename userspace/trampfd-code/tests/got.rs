@@ -18,6 +18,8 @@ mod reported;
 mod run;
 #[path = "got/share.rs"]
 mod share;
+#[path = "support/mod.rs"]
+mod support;
 #[path = "got/thread.rs"]
 mod thread;
 #[path = "got/words.rs"]

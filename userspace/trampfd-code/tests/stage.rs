@@ -7,10 +7,11 @@ use std::{fs, io, mem, ptr};
 use trampfd_code::stage::{Error, Kind, Stage, publish_in_place, unpublish_in_place};
 use trampfd_code::vm::{self, Meter, Options, Place, Write, page_size};
 
-#[path = "support/alone.rs"]
-mod alone;
+#[path = "support/mod.rs"]
+mod support;
 
-use alone::alone;
+use support::alone::alone;
+use support::policy::refuse_exec_gain;
 
 #[path = "stage/arch/x86_64.rs"]
 mod machine;
@@ -63,17 +64,6 @@ fn protect(ptr: *mut u8, prot: i32) -> io::Result<()> {
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// From now on what was writable cannot be made executable in this process; seen to be so.
-fn refuse_exec_gain() {
-    alone::refuse_exec_gain();
-    let page = anonymous(page_size());
-    write(page, &machine::answer(1));
-    assert_eq!(
-        protect(page, libc::PROT_READ | libc::PROT_EXEC).unwrap_err().raw_os_error(),
-        Some(libc::EACCES)
-    );
-}
-
 fn anonymous(len: usize) -> *mut u8 {
     let (prot, flags) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -112,7 +102,7 @@ fn code_runs_where_it_was_written_with_its_data() {
 
 #[test]
 fn code_runs_where_memory_that_was_writable_may_not() {
-    alone("code_runs_where_memory_that_was_writable_may_not", || {
+    alone(|| {
         refuse_exec_gain();
         let mut stage = Stage::new(Options::default()).unwrap();
         code_and_data(&mut stage);
@@ -199,7 +189,7 @@ fn a_jump_to_where_no_code_is_traps() {
 
 #[test]
 fn an_alias_is_of_no_use_and_not_there() {
-    alone("an_alias_is_of_no_use_and_not_there", || {
+    alone(|| {
         for write in [Write::Any, Write::Pwrite, Write::Alias] {
             let mut options = Options::default();
             options.write = write;
@@ -409,7 +399,7 @@ fn what_cannot_be_had_is_an_error() {
 
 #[test]
 fn what_could_not_be_finalised_can_be_later() {
-    alone("what_could_not_be_finalised_can_be_later", || {
+    alone(|| {
         let limit = |bytes| {
             let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
             // SAFETY: a limit on what this process writes to files.
@@ -432,7 +422,7 @@ fn what_could_not_be_finalised_can_be_later() {
 
 #[test]
 fn what_is_not_asked_for_counts_nowhere() {
-    alone("what_is_not_asked_for_counts_nowhere", || {
+    alone(|| {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let data = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
         let data: u64 = data.trim().strip_suffix(" kB").unwrap().parse().unwrap();
@@ -480,7 +470,7 @@ fn code_runs_from_each_source_that_the_system_allows() {
 
 #[test]
 fn a_stage_gives_back_all_it_took() {
-    alone("a_stage_gives_back_all_it_took", || {
+    alone(|| {
         let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
         // What is made once stays.
         drop(Stage::new(Options::default()).unwrap());
@@ -503,7 +493,7 @@ fn a_stage_gives_back_all_it_took() {
 
 #[test]
 fn what_is_leaked_stays_and_cannot_be_written() {
-    alone("what_is_leaked_stays_and_cannot_be_written", || {
+    alone(|| {
         let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
         drop(Stage::new(Options::default()).unwrap());
         let before = descriptors();
@@ -519,7 +509,7 @@ fn what_is_leaked_stays_and_cannot_be_written() {
 
 #[test]
 fn a_child_of_fork_has_code_of_its_own() {
-    alone("a_child_of_fork_has_code_of_its_own", || {
+    alone(|| {
         let mut stage = Stage::new(Options::default()).unwrap();
         let old = stage_answer(&mut stage, 1);
         stage.finalise().unwrap();
@@ -580,7 +570,7 @@ fn memory_of_somebody_else_becomes_code_and_memory_again() {
 
 #[test]
 fn memory_of_somebody_else_becomes_code_where_what_was_writable_may_not() {
-    alone("memory_of_somebody_else_becomes_code_where_what_was_writable_may_not", || {
+    alone(|| {
         refuse_exec_gain();
         memory_of_somebody_else_becomes_code_and_memory_again();
     });

@@ -1,11 +1,10 @@
 //! Caches where the system forbids much.
 
-use std::io;
-
 use trampfd_code::vm::{self, Meter};
 
 use crate::processes::{Child, role};
 use crate::program::{Body, Folder, Program, events, run};
+use crate::support::policy::{refuse_exec_gain, strict};
 
 /// How the page at `address` is mapped: "r-xp", for instance.
 pub fn access(address: usize) -> String {
@@ -77,57 +76,11 @@ fn a_cache_that_is_dropped_leaves_nothing_mapped() {
     assert!(!mapped(code));
 }
 
-/// From now on no memfd, and of executable memory only private mappings of files; mprotect makes
-/// nothing executable.
-fn forbid_all_but_private_files() -> io::Result<()> {
-    use libc::{
-        BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
-    };
-    let op = |code: u32, jt, jf, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load = |at: u32| op(BPF_LD | BPF_W | BPF_ABS, 0, 0, at);
-    let is = |k: i64, jt, jf| op(BPF_JMP | BPF_JEQ | BPF_K, jt, jf, k as u32);
-    let has = |k: i32, jt, jf| op(BPF_JMP | BPF_JSET | BPF_K, jt, jf, k as u32);
-    let argument = |n: u32| load(16 + 8 * n);
-    let mut code = [
-        load(0),
-        is(libc::SYS_memfd_create, 12, 0),
-        is(libc::SYS_mprotect, 0, 2),
-        argument(2),
-        has(libc::PROT_EXEC, 9, 8),
-        is(libc::SYS_mmap, 0, 7),
-        argument(2),
-        has(libc::PROT_EXEC, 0, 5),
-        has(libc::PROT_WRITE, 5, 0),
-        argument(3),
-        has(libc::MAP_ANONYMOUS, 3, 0),
-        op(BPF_ALU | BPF_AND | BPF_K, 0, 0, 0xf),
-        is(i64::from(libc::MAP_PRIVATE), 0, 1),
-        op(BPF_RET | BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-        op(BPF_RET | BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-    ];
-    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
-    const PR_SET_MDWE: i32 = 65;
-    // SAFETY: takes rights away from this thread, and those that it starts.
-    unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        // Before Linux 6.3 the filter does it alone.
-        let mdwe = libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) == 0;
-        if !mdwe && io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
-            return Err(io::Error::last_os_error());
-        }
-        if libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn a_cache_works_where_only_private_file_mappings_may_be_executable() {
-    const NAME: &str = "policy::a_cache_works_where_only_private_file_mappings_may_be_executable";
+/// Compiles, and loads what was compiled, each in a process of its own under the policy.
+fn works_under(test: &str, policy: impl FnOnce()) {
     let program = program();
     if let Some((start, dir)) = role() {
-        forbid_all_but_private_files().unwrap();
+        policy();
         let options = vm::Options::default();
         assert!(vm::Region::new(1, &options, &Meter::new()).is_err(), "the policy has no teeth");
         let cache = crate::program::open(&dir, &program);
@@ -135,8 +88,21 @@ fn a_cache_works_where_only_private_file_mappings_may_be_executable() {
         assert_eq!(events(&cache), [start.as_str(), &start]);
         return;
     }
-    let folder = Folder::new("strict");
+    let folder = Folder::new(test);
     for start in ["compiled", "loaded"] {
-        Child::new(NAME, start, &folder.0).succeeds();
+        Child::new(&format!("policy::{test}"), start, &folder.0).succeeds();
     }
+}
+
+#[test]
+fn a_cache_works_where_only_private_file_mappings_may_be_executable() {
+    works_under("a_cache_works_where_only_private_file_mappings_may_be_executable", strict);
+}
+
+#[test]
+fn a_cache_works_where_what_was_writable_may_not_be_executable_either() {
+    works_under("a_cache_works_where_what_was_writable_may_not_be_executable_either", || {
+        refuse_exec_gain();
+        strict();
+    });
 }

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
 use crate::program::{Body, Folder, Program, call, events, open, run};
+use crate::support::alone::succeeds;
 
 const ROLE: &str = "TRAMPFD_CACHE_ROLE";
 const FOLDER: &str = "TRAMPFD_CACHE_FOLDER";
@@ -29,11 +30,11 @@ impl Child {
         Child(command.spawn().unwrap())
     }
 
+    #[track_caller]
     pub fn succeeds(self) {
         let output = self.0.wait_with_output().unwrap();
+        succeeds(&output);
         let text = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}\n{text}{errors}", output.status);
         assert!(text.contains("1 passed"), "{text}");
     }
 }

@@ -1,6 +1,5 @@
 //! Where memory that was writable may not be executable, and what the kernel says is mapped.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use trampfd_code::got::{Loader, Options, low};
@@ -8,6 +7,8 @@ use trampfd_code::pool::Pools;
 
 use crate::build::{build, function, load, loader};
 use crate::run::check;
+use crate::support::alone::alone;
+use crate::support::policy::refuse_exec_gain;
 
 /// A row of /proc/self/maps: its range and permissions.
 fn rows() -> Vec<(usize, usize, String)> {
@@ -75,47 +76,23 @@ fn nothing_is_writable_and_executable_at_any_time() {
     assert!(watcher.join().unwrap() > 0);
 }
 
-/// Run in a process of its own by the test below.
-#[test]
-fn child() {
-    if std::env::var_os("GOT_UNDER_POLICY").is_none() {
-        return;
-    }
-    const PR_SET_MDWE: i32 = 65;
-    // SAFETY: forbids this process to make memory executable, which it does not.
-    assert_eq!(unsafe { libc::prctl(PR_SET_MDWE, 1, 0, 0, 0) }, 0);
-    // SAFETY: a mapping that is not used.
-    let refused = unsafe {
-        let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        libc::mmap(std::ptr::null_mut(), 4096, prot, flags, -1, 0)
-    };
-    assert_eq!(refused, libc::MAP_FAILED, "the policy is there");
-    for flags in [&["-O0", "-fPIC"][..], &["-O2", "-fPIC"], &["-O2", "-fPIC", "-mcmodel=large"]] {
-        let (first, second) = (build("first.c", flags), build("second.c", flags));
-        let set = load(&loader(), 1, &[("first", &first), ("second", &second)]);
-        check(&set, flags);
-    }
-    let low = Loader::new(Pools::with(low()).unwrap(), Options::default()).unwrap();
-    let object = build("outer.c", &["-O2", "-fno-PIC"]);
-    assert_eq!(function(&load(&low, 1, &[("outer", &object)]), "twice")(21), 42);
-    let object = build("begun.c", &["-O2", "-fPIC"]);
-    assert_eq!(function(&load(&loader(), 1, &[("begun", &object)]), "sum")(0), 52);
-    crate::cxx::throw_and_catch(&["-O2", "-fPIC"]);
-    println!("all of it ran");
-}
-
 #[test]
 fn it_all_runs_where_written_memory_may_not_be_executed() {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "policy::child", "--nocapture"])
-        .env("GOT_UNDER_POLICY", "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}{errors}");
-    assert!(said.contains("all of it ran"), "{said}");
+    alone(|| {
+        refuse_exec_gain();
+        for flags in [&["-O0", "-fPIC"][..], &["-O2", "-fPIC"], &["-O2", "-fPIC", "-mcmodel=large"]]
+        {
+            let (first, second) = (build("first.c", flags), build("second.c", flags));
+            let set = load(&loader(), 1, &[("first", &first), ("second", &second)]);
+            check(&set, flags);
+        }
+        let low = Loader::new(Pools::with(low()).unwrap(), Options::default()).unwrap();
+        let object = build("outer.c", &["-O2", "-fno-PIC"]);
+        assert_eq!(function(&load(&low, 1, &[("outer", &object)]), "twice")(21), 42);
+        let object = build("begun.c", &["-O2", "-fPIC"]);
+        assert_eq!(function(&load(&loader(), 1, &[("begun", &object)]), "sum")(0), 52);
+        crate::cxx::throw_and_catch(&["-O2", "-fPIC"]);
+    });
 }
 
 #[test]

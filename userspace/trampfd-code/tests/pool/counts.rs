@@ -6,7 +6,7 @@ use std::process::Command;
 use trampfd_code::pool::{Options, Pool, Pools, Stats};
 use trampfd_code::vm::{Write, page_size};
 
-use super::alone::{again, alone, check as passed, is};
+use super::support::alone::{alone, output_by, passes};
 use super::{Module, answer, bytes, check, modules, options, rows, rows_of};
 
 /// Calls of what `act` does, by [`Stats`] and by who watches from outside: between two calls that
@@ -40,31 +40,28 @@ fn the_ways(write: Write) -> [u64; 4] {
 
 #[test]
 fn a_set_takes_three_system_calls_and_a_hundred_sets_a_hundred() {
-    if !alone("counts::a_set_takes_three_system_calls_and_a_hundred_sets_a_hundred") {
-        return;
-    }
-    let [one_set, finalise, each, free] = the_ways(Write::Any);
-    println!("by pwrite: a set {one_set}, finalise {finalise}, 100 sets {each}, free {free}");
-    assert!(one_set + finalise <= 3);
-    assert!(each <= 100);
-    let [one_set, finalise, each, free] = the_ways(Write::Alias);
-    println!("by alias: a set {one_set}, finalise {finalise}, 100 sets {each}, free {free}");
-    assert_eq!((one_set, each), (0, 0));
-    assert!(finalise <= 2);
+    alone(|| {
+        let [one_set, finalise, each, free] = the_ways(Write::Any);
+        println!("by pwrite: a set {one_set}, finalise {finalise}, 100 sets {each}, free {free}");
+        assert!(one_set + finalise <= 3);
+        assert!(each <= 100);
+        let [one_set, finalise, each, free] = the_ways(Write::Alias);
+        println!("by alias: a set {one_set}, finalise {finalise}, 100 sets {each}, free {free}");
+        assert_eq!((one_set, each), (0, 0));
+        assert!(finalise <= 2);
+    });
 }
 
 #[test]
 fn strace_counts_the_same_calls() {
-    const NAME: &str = "counts::strace_counts_the_same_calls";
-    if is(NAME) {
-        the_ways(Write::Pwrite);
-        the_ways(Write::Alias);
-        return;
-    }
     let log = std::env::temp_dir().join(format!("trampfd-pool-{}.strace", std::process::id()));
     let mut strace = Command::new("strace");
     strace.args(["-f", "-o"]).arg(&log).arg(std::env::current_exe().unwrap());
-    passed(&again(strace, NAME));
+    let watched = || {
+        the_ways(Write::Pwrite);
+        the_ways(Write::Alias);
+    };
+    passes(&output_by(strace, watched));
     let text = std::fs::read_to_string(&log).unwrap();
     std::fs::remove_file(&log).unwrap();
     // The thread and the call: "1234  mmap(NULL, ..".
@@ -93,42 +90,41 @@ fn strace_counts_the_same_calls() {
 
 #[test]
 fn mappings_are_those_of_proc_and_do_not_grow() {
-    if !alone("counts::mappings_are_those_of_proc_and_do_not_grow") {
-        return;
-    }
-    // What is made once for the whole process.
-    Pools::new().unwrap();
-    let at_first = rows().len();
-    let pools = Pools::new().unwrap();
-    let at_start = pools.stats().mappings;
-    assert_eq!(at_start, 3);
-    let seen = |what: &str| {
-        assert_eq!(rows().len() - at_first, pools.stats().mappings, "{what}");
-        pools.stats().mappings - at_start
-    };
-    assert_eq!(seen("pools"), 0);
-    let pool = pools.create(1).unwrap();
-    assert_eq!(seen("a pool"), 1);
-    let set = modules(&pool, 100);
-    assert_eq!(seen("100 modules"), 1);
-    let sets: Vec<_> = (0..100).map(|_| modules(&pool, 1)).collect();
-    let with_sets = seen("100 sets");
-    assert!(with_sets <= 2, "one more run: {with_sets}");
-    pool.finalise().unwrap();
-    assert_eq!(seen("finalised"), 0);
-    let many: Vec<Pool> = (2..200).map(|id| pools.create(id).unwrap()).collect();
-    for pool in &many {
-        modules(pool, 3);
+    alone(|| {
+        // What is made once for the whole process.
+        Pools::new().unwrap();
+        let at_first = rows().len();
+        let pools = Pools::new().unwrap();
+        let at_start = pools.stats().mappings;
+        assert_eq!(at_start, 3);
+        let seen = |what: &str| {
+            assert_eq!(rows().len() - at_first, pools.stats().mappings, "{what}");
+            pools.stats().mappings - at_start
+        };
+        assert_eq!(seen("pools"), 0);
+        let pool = pools.create(1).unwrap();
+        assert_eq!(seen("a pool"), 1);
+        let set = modules(&pool, 100);
+        assert_eq!(seen("100 modules"), 1);
+        let sets: Vec<_> = (0..100).map(|_| modules(&pool, 1)).collect();
+        let with_sets = seen("100 sets");
+        assert!(with_sets <= 2, "one more run: {with_sets}");
         pool.finalise().unwrap();
-    }
-    assert_eq!(seen("200 pools"), 0);
-    check(&set);
-    sets.iter().for_each(check);
-    drop(many);
-    drop(pool);
-    assert_eq!(seen("freed"), 0);
-    drop(pools);
-    assert_eq!(rows().len(), at_first, "nothing is left");
+        assert_eq!(seen("finalised"), 0);
+        let many: Vec<Pool> = (2..200).map(|id| pools.create(id).unwrap()).collect();
+        for pool in &many {
+            modules(pool, 3);
+            pool.finalise().unwrap();
+        }
+        assert_eq!(seen("200 pools"), 0);
+        check(&set);
+        sets.iter().for_each(check);
+        drop(many);
+        drop(pool);
+        assert_eq!(seen("freed"), 0);
+        drop(pools);
+        assert_eq!(rows().len(), at_first, "nothing is left");
+    });
 }
 
 /// Bytes of pages that are in memory, of all that lies between the first and the last section.
@@ -140,44 +136,43 @@ fn resident(stats: Stats, base: usize) -> usize {
 
 #[test]
 fn committed_bytes_are_those_of_proc_and_little_more_than_was_asked_for() {
-    if !alone("counts::committed_bytes_are_those_of_proc_and_little_more_than_was_asked_for") {
-        return;
-    }
-    let pools = Pools::new().unwrap();
-    let pool = pools.create(1).unwrap();
-    let (set, all) = modules(&pool, 100);
-    let touch = |set: &trampfd_code::pool::Set| {
-        for section in set.sections() {
-            bytes(section.address, section.len);
-        }
-    };
-    let base = rows().into_iter().find(|row| row.rights == "r-xs").unwrap().range.start;
-    touch(&set);
-    pool.finalise().unwrap();
-    let stats = pools.stats();
-    assert_eq!(stats.payload, 100 * Module::PAYLOAD);
-    println!("{stats:?}");
-    assert!(stats.committed * 10 <= stats.payload * 11, "{stats:?}");
-    assert_eq!(resident(stats, base), stats.committed);
+    alone(|| {
+        let pools = Pools::new().unwrap();
+        let pool = pools.create(1).unwrap();
+        let (set, all) = modules(&pool, 100);
+        let touch = |set: &trampfd_code::pool::Set| {
+            for section in set.sections() {
+                bytes(section.address, section.len);
+            }
+        };
+        let base = rows().into_iter().find(|row| row.rights == "r-xs").unwrap().range.start;
+        touch(&set);
+        pool.finalise().unwrap();
+        let stats = pools.stats();
+        assert_eq!(stats.payload, 100 * Module::PAYLOAD);
+        println!("{stats:?}");
+        assert!(stats.committed * 10 <= stats.payload * 11, "{stats:?}");
+        assert_eq!(resident(stats, base), stats.committed);
 
-    let other = pools.create(2).unwrap();
-    let sets: Vec<_> = (0..100).map(|_| modules(&other, 1)).collect();
-    sets.iter().for_each(|(set, _)| touch(set));
-    other.finalise().unwrap();
-    let two = pools.stats();
-    assert_eq!(two.payload, 2 * stats.payload);
-    assert!(two.committed * 10 <= two.payload * 11, "{two:?}");
-    assert_eq!(resident(two, base), two.committed);
+        let other = pools.create(2).unwrap();
+        let sets: Vec<_> = (0..100).map(|_| modules(&other, 1)).collect();
+        sets.iter().for_each(|(set, _)| touch(set));
+        other.finalise().unwrap();
+        let two = pools.stats();
+        assert_eq!(two.payload, 2 * stats.payload);
+        assert!(two.committed * 10 <= two.payload * 11, "{two:?}");
+        assert_eq!(resident(two, base), two.committed);
 
-    pools.free(1).unwrap();
-    let one = pools.stats();
-    assert_eq!(one.payload, stats.payload);
-    assert_eq!(one.committed, two.committed - stats.committed);
-    assert_eq!(resident(one, base), one.committed, "the memory of a freed pool is given back");
-    sets.iter().for_each(check);
-    drop(all);
-    pools.free(2).unwrap();
-    assert_eq!((pools.stats().committed, resident(pools.stats(), base)), (0, 0));
+        pools.free(1).unwrap();
+        let one = pools.stats();
+        assert_eq!(one.payload, stats.payload);
+        assert_eq!(one.committed, two.committed - stats.committed);
+        assert_eq!(resident(one, base), one.committed, "the memory of a freed pool is given back");
+        sets.iter().for_each(check);
+        drop(all);
+        pools.free(2).unwrap();
+        assert_eq!((pools.stats().committed, resident(pools.stats(), base)), (0, 0));
+    });
 }
 
 #[test]

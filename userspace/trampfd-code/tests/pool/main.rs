@@ -7,14 +7,12 @@
 //! | `others.rs` | that threads and children of fork are not disturbed |
 //! | `protection.rs` | what is never writable, and what a system may forbid |
 //! | `errors.rs` | what is refused |
-//! | `alone.rs` | how a test gets a process of its own |
 
 use std::ops::Range;
 
 use trampfd_code::pool::{Kind, Layout, Options, Pool, Request, Section, Set};
 use trampfd_code::vm::{Write, page_size};
 
-mod alone;
 mod counts;
 mod errors;
 #[path = "../stage/arch/x86_64.rs"]
@@ -22,6 +20,8 @@ mod machine;
 mod others;
 mod protection;
 mod sections;
+#[path = "../support/mod.rs"]
+mod support;
 
 /// Calls the function there.
 fn call(address: usize) -> i32 {

@@ -7,7 +7,7 @@ use std::thread;
 use trampfd_code::pool::{Error, Kind, Pools};
 use trampfd_code::vm::{self, Write};
 
-use super::alone::{alone, child};
+use super::support::alone::{alone, child};
 use super::{answer, call, check, modules, options, request};
 
 /// Calls what `act` publishes, and sees that it returns the same as at first, until `act` ends.
@@ -100,81 +100,79 @@ fn is_refused<T>(result: Result<T, Error>) -> bool {
 
 #[test]
 fn a_child_of_fork_changes_nothing_and_can_have_pools_of_its_own() {
-    if !alone("others::a_child_of_fork_changes_nothing_and_can_have_pools_of_its_own") {
-        return;
-    }
-    for write in [Write::Pwrite, Write::Alias] {
-        let pools = Pools::with(options(write)).unwrap();
-        let (pool, dropped) = (pools.create(1).unwrap(), pools.create(2).unwrap());
-        let (set, freed) = (modules(&pool, 100), modules(&dropped, 10));
-        let mut next = pool.set();
-        next.request(request("next", Kind::Code, 100));
-        let next = next.lay_out().unwrap();
-        let variable = set.0.section(set.1[99].variables).unwrap().address;
-        let ok = child(|| {
+    alone(|| {
+        for write in [Write::Pwrite, Write::Alias] {
+            let pools = Pools::with(options(write)).unwrap();
+            let (pool, dropped) = (pools.create(1).unwrap(), pools.create(2).unwrap());
+            let (set, freed) = (modules(&pool, 100), modules(&dropped, 10));
+            let mut next = pool.set();
+            next.request(request("next", Kind::Code, 100));
+            let next = next.lay_out().unwrap();
+            let variable = set.0.section(set.1[99].variables).unwrap().address;
+            let ok = child(|| {
+                check(&set);
+                assert!(is_refused(pools.create(3)));
+                assert!(is_refused(pools.free(1)));
+                assert!(is_refused(pool.finalise()));
+                assert!(is_refused(next.commit()));
+                let mut more = pool.set();
+                more.request(request("more", Kind::Code, 100));
+                assert!(is_refused(more.lay_out()));
+                drop(dropped);
+                check(&freed);
+                // SAFETY: the child's own copy.
+                unsafe { std::ptr::with_exposed_provenance_mut::<u8>(variable).write(0) };
+                let own = Pools::with(options(write)).unwrap();
+                let pool = own.create(1).unwrap();
+                let mine = modules(&pool, 100);
+                pool.finalise().unwrap();
+                check(&mine);
+                drop(pools);
+                check(&mine);
+            });
+            assert!(ok);
             check(&set);
-            assert!(is_refused(pools.create(3)));
-            assert!(is_refused(pools.free(1)));
-            assert!(is_refused(pool.finalise()));
-            assert!(is_refused(next.commit()));
-            let mut more = pool.set();
-            more.request(request("more", Kind::Code, 100));
-            assert!(is_refused(more.lay_out()));
-            drop(dropped);
-            check(&freed);
-            // SAFETY: the child's own copy.
-            unsafe { std::ptr::with_exposed_provenance_mut::<u8>(variable).write(0) };
-            let own = Pools::with(options(write)).unwrap();
-            let pool = own.create(1).unwrap();
-            let mine = modules(&pool, 100);
-            pool.finalise().unwrap();
-            check(&mine);
-            drop(pools);
-            check(&mine);
-        });
-        assert!(ok);
-        check(&set);
-    }
+        }
+    });
 }
 
 #[test]
 fn a_child_of_fork_waits_for_no_thread_that_it_does_not_have() {
-    if !alone("others::a_child_of_fork_waits_for_no_thread_that_it_does_not_have") {
-        return;
-    }
-    let pools = Pools::new().unwrap();
-    let pool = pools.create(u64::MAX).unwrap();
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for id in 0.. {
-                let other = pools.create(id).unwrap();
-                answer(&pool, 1);
-                answer(&other, 2);
-                pools.free(id).unwrap();
-                if stop.load(Ordering::Relaxed) {
-                    break;
+    alone(|| {
+        let pools = Pools::new().unwrap();
+        let pool = pools.create(u64::MAX).unwrap();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for id in 0.. {
+                    let other = pools.create(id).unwrap();
+                    answer(&pool, 1);
+                    answer(&other, 2);
+                    pools.free(id).unwrap();
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
                 }
-            }
+            });
+            // It has the pools locked for much of the time.
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert!(matches!(pools.free(u64::MAX - 1), Err(Error::NoSuchPool(_))));
+                }
+            });
+            let ok = (0..200).all(|_| {
+                let spare = pools.create(u64::MAX - 2).unwrap();
+                let (pools, pool) = (&pools, &pool);
+                child(move || {
+                    drop(spare);
+                    assert!(is_refused(pools.create(5)));
+                    assert!(is_refused(pools.free(5)));
+                    assert!(is_refused(pool.finalise()));
+                    assert!(pools.stats().system_calls > 0);
+                })
+            });
+            stop.store(true, Ordering::Relaxed);
+            assert!(ok);
         });
-        // It has the pools locked for much of the time.
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                assert!(matches!(pools.free(u64::MAX - 1), Err(Error::NoSuchPool(_))));
-            }
-        });
-        let ok = (0..200).all(|_| {
-            let spare = pools.create(u64::MAX - 2).unwrap();
-            let (pools, pool) = (&pools, &pool);
-            child(move || {
-                drop(spare);
-                assert!(is_refused(pools.create(5)));
-                assert!(is_refused(pools.free(5)));
-                assert!(is_refused(pool.finalise()));
-                assert!(pools.stats().system_calls > 0);
-            })
-        });
-        stop.store(true, Ordering::Relaxed);
-        assert!(ok);
     });
 }

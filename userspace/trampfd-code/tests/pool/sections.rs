@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use trampfd_code::pool::{Error, Kind, Options, Pool, Pools, Request, Section};
 use trampfd_code::vm::{self, Place, page_size};
 
-use super::alone::{alone, block};
+use super::support::alone::alone;
 use super::{Module, answer, bytes, call, check, machine, modules, request, row};
 
 /// One set with these sections, each filled with a byte of its own; it is seen that they are
@@ -157,27 +157,34 @@ fn code_reaches_the_data_of_every_pool() {
     }
 }
 
+/// Takes `len` bytes of address space at `address`, if they are free.
+fn take(address: usize, len: usize) {
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let at = std::ptr::with_exposed_provenance_mut(address);
+    // SAFETY: replaces nothing.
+    unsafe { libc::mmap(at, len, libc::PROT_NONE, kind | libc::MAP_FIXED_NOREPLACE, -1, 0) };
+}
+
 #[test]
 fn where_no_room_is_near_a_pool_is_refused() {
-    if !alone("sections::where_no_room_is_near_a_pool_is_refused") {
-        return;
-    }
-    for place in [Place::Anywhere, Place::Near { address: 1 << 40, within: 1 << 40 }] {
-        let pools = near(place);
-        let first = pools.create(0).unwrap();
-        let code = answer(&first, 1);
-        let blocks = (1100 << 20) / (1 << 20);
-        for i in 1..=blocks {
-            let base = code & !((1 << 20) - 1);
-            block(Some(base - (i << 20)), 1 << 20);
-            block(Some(base + (i << 20)), 1 << 20);
+    alone(|| {
+        for place in [Place::Anywhere, Place::Near { address: 1 << 40, within: 1 << 40 }] {
+            let pools = near(place);
+            let first = pools.create(0).unwrap();
+            let code = answer(&first, 1);
+            let blocks = (1100 << 20) / (1 << 20);
+            for i in 1..=blocks {
+                let base = code & !((1 << 20) - 1);
+                take(base - (i << 20), 1 << 20);
+                take(base + (i << 20), 1 << 20);
+            }
+            let full = (1..100).map(|id| pools.create(id)).collect::<Vec<_>>();
+            let error = full.into_iter().find_map(Result::err);
+            let no_room = matches!(error, Some(Error::Memory(vm::Error::NoRoomNear { .. })));
+            assert!(no_room, "{place:?}: {error:?}");
+            assert_eq!((call(code), call(answer(&first, 2))), (1, 2));
         }
-        let full = (1..100).map(|id| pools.create(id)).collect::<Vec<_>>();
-        let error = full.into_iter().find_map(Result::err);
-        let no_room = matches!(error, Some(Error::Memory(vm::Error::NoRoomNear { .. })));
-        assert!(no_room, "{place:?}: {error:?}");
-        assert_eq!((call(code), call(answer(&first, 2))), (1, 2));
-    }
+    });
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::os::fd::AsRawFd;
 
 use trampfd_code::vm::{Error, Meter, Options, Region, Source, Write, page_size};
 
-use crate::alone::{alone, child, mdwe, raw_child, take};
+use crate::pages::take;
+use crate::support::alone::{alone, child, raw_child};
+use crate::support::policy::refuse_exec_gain;
 use crate::{call, folder_source, from, options, region, returns, row_of};
 
 fn is_other(answer: Result<(), Error>) -> bool {
@@ -29,29 +31,24 @@ fn is_foreign(region: &Region) {
 
 #[test]
 fn a_child_is_refused_what_would_change_its_parents_code() {
-    if !alone("children::a_child_is_refused_what_would_change_its_parents_code") {
-        return;
-    }
-    for write in [Write::Pwrite, Write::Alias] {
-        let first = region(&options(write));
-        assert!(child(|| {
-            is_foreign(&first);
-            assert!(is_other(first.file().seal_but_alias()), "seal");
-            assert!(is_other(first.file().seal_writes()), "seal");
-        }));
-        assert!(first.is_ours());
-        // SAFETY: nobody runs it.
-        unsafe { first.write(0, &returns(44)) }.unwrap();
-        assert_eq!(call(first.rx()), 44);
-    }
+    alone(|| {
+        for write in [Write::Pwrite, Write::Alias] {
+            let first = region(&options(write));
+            assert!(child(|| {
+                is_foreign(&first);
+                assert!(is_other(first.file().seal_but_alias()), "seal");
+                assert!(is_other(first.file().seal_writes()), "seal");
+            }));
+            assert!(first.is_ours());
+            // SAFETY: nobody runs it.
+            unsafe { first.write(0, &returns(44)) }.unwrap();
+            assert_eq!(call(first.rx()), 44);
+        }
+    });
 }
 
-#[test]
-fn a_child_has_code_of_its_own_and_so_has_its_child() {
-    if !alone("children::a_child_has_code_of_its_own_and_so_has_its_child") {
-        return;
-    }
-    mdwe();
+/// In a process, its child and that one's children.
+fn code_in_three_generations() {
     for write in [Write::Pwrite, Write::Alias] {
         let first = region(&options(write));
         assert!(child(|| {
@@ -76,37 +73,48 @@ fn a_child_has_code_of_its_own_and_so_has_its_child() {
 }
 
 #[test]
+fn a_child_has_code_of_its_own_and_so_has_its_child() {
+    alone(|| code_in_three_generations());
+}
+
+#[test]
+fn children_have_code_of_their_own_where_what_was_writable_may_not_be_executed() {
+    alone(|| {
+        refuse_exec_gain();
+        code_in_three_generations();
+    });
+}
+
+#[test]
 fn a_fork_that_the_c_library_does_not_see_is_seen() {
-    if !alone("children::a_fork_that_the_c_library_does_not_see_is_seen") {
-        return;
-    }
-    for write in [Write::Pwrite, Write::Alias] {
-        let first = region(&options(write));
-        let alias = first.rw();
-        assert!(raw_child(|| {
-            is_foreign(&first);
-            assert!(alias.is_none_or(|alias| row_of(alias).is_none()));
-            assert!(region(&options(write)).is_ours());
-        }));
-        assert!(first.is_ours());
-    }
+    alone(|| {
+        for write in [Write::Pwrite, Write::Alias] {
+            let first = region(&options(write));
+            let alias = first.rw();
+            assert!(raw_child(|| {
+                is_foreign(&first);
+                assert!(alias.is_none_or(|alias| row_of(alias).is_none()));
+                assert!(region(&options(write)).is_ours());
+            }));
+            assert!(first.is_ours());
+        }
+    });
 }
 
 #[test]
 fn a_child_has_no_alias_of_its_parents_code() {
-    if !alone("children::a_child_has_no_alias_of_its_parents_code") {
-        return;
-    }
-    let first = region(&options(Write::Alias));
-    let more = first.file().writable(page_size()..2 * page_size()).unwrap();
-    let aliases = [first.rw().unwrap(), more.ptr()];
-    assert!(aliases.iter().all(|alias| row_of(*alias).unwrap().rights == "rw-s"));
-    assert!(child(|| {
-        for alias in aliases {
-            let row = row_of(alias);
-            assert!(row.is_none(), "{row:?}");
-        }
-    }));
+    alone(|| {
+        let first = region(&options(Write::Alias));
+        let more = first.file().writable(page_size()..2 * page_size()).unwrap();
+        let aliases = [first.rw().unwrap(), more.ptr()];
+        assert!(aliases.iter().all(|alias| row_of(*alias).unwrap().rights == "rw-s"));
+        assert!(child(|| {
+            for alias in aliases {
+                let row = row_of(alias);
+                assert!(row.is_none(), "{row:?}");
+            }
+        }));
+    });
 }
 
 /// Numbers of descriptors that can write a file of code.
@@ -128,82 +136,79 @@ fn writing_fds() -> Vec<i32> {
 
 #[test]
 fn a_child_has_no_descriptor_that_writes_its_parents_code() {
-    if !alone("children::a_child_has_no_descriptor_that_writes_its_parents_code") {
-        return;
-    }
-    assert_eq!(writing_fds(), []);
-    let sources = [Source::Memfd, folder_source()];
-    let regions = sources.map(|source| region(&from(&source, Write::Pwrite)));
-    assert_eq!(writing_fds().len(), 2);
-    assert!(child(|| {
+    alone(|| {
         assert_eq!(writing_fds(), []);
-        let second = region(&Options::default());
-        assert_eq!(writing_fds().len(), 1);
-        assert!(child(|| assert_eq!(writing_fds(), [])));
-        drop(second);
+        let sources = [Source::Memfd, folder_source()];
+        let regions = sources.map(|source| region(&from(&source, Write::Pwrite)));
+        assert_eq!(writing_fds().len(), 2);
+        assert!(child(|| {
+            assert_eq!(writing_fds(), []);
+            let second = region(&Options::default());
+            assert_eq!(writing_fds().len(), 1);
+            assert!(child(|| assert_eq!(writing_fds(), [])));
+            drop(second);
+            assert_eq!(writing_fds(), []);
+        }));
+        assert_eq!(writing_fds().len(), 2);
+        drop(regions);
         assert_eq!(writing_fds(), []);
-    }));
-    assert_eq!(writing_fds().len(), 2);
-    drop(regions);
-    assert_eq!(writing_fds(), []);
+    });
 }
 
 #[test]
 fn a_child_that_drops_its_parents_pages_takes_nothing_of_its_own_away() {
-    if !alone("children::a_child_that_drops_its_parents_pages_takes_nothing_of_its_own_away") {
-        return;
-    }
-    let first = region(&options(Write::Alias));
-    let (code, alias, fds) = (first.rx(), first.rw().unwrap(), writing_fds());
-    let meter = Meter::new();
-    assert!(child(move || {
-        // The child's own things come to lie where the parent's were.
-        assert!(take(alias));
-        let files: Vec<_> = (0..8).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        assert!(fds.iter().all(|fd| files.iter().any(|file| file.as_raw_fd() == *fd)));
-        drop(first);
-        assert!(row_of(alias).is_some(), "the child's page was unmapped");
-        for file in &files {
-            file.metadata().unwrap();
-        }
-        assert!(row_of(code).is_none(), "the executable view is left");
-    }));
-    // The parent's value went into the closure, which the child alone ran to its end.
-    let second = Region::new(1, &Options::default(), &meter).unwrap();
-    assert!(second.is_ours());
+    alone(|| {
+        let first = region(&options(Write::Alias));
+        let (code, alias, fds) = (first.rx(), first.rw().unwrap(), writing_fds());
+        let meter = Meter::new();
+        assert!(child(move || {
+            // The child's own things come to lie where the parent's were.
+            assert!(take(alias));
+            let files: Vec<_> = (0..8).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+            assert!(fds.iter().all(|fd| files.iter().any(|file| file.as_raw_fd() == *fd)));
+            drop(first);
+            assert!(row_of(alias).is_some(), "the child's page was unmapped");
+            for file in &files {
+                file.metadata().unwrap();
+            }
+            assert!(row_of(code).is_none(), "the executable view is left");
+        }));
+        // The parent's value went into the closure, which the child alone ran to its end.
+        let second = Region::new(1, &Options::default(), &meter).unwrap();
+        assert!(second.is_ours());
+    });
 }
 
 /// While one thread makes aliases and takes them away, children are forked: none ever gets one.
 #[test]
 fn no_child_gets_an_alias_that_is_just_being_made() {
-    if !alone("children::no_child_gets_an_alias_that_is_just_being_made") {
-        return;
-    }
-    use std::sync::atomic::{AtomicBool, Ordering};
-    let file = region(&options(Write::Pwrite));
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                drop(file.file().writable(0..page_size()).unwrap());
+    alone(|| {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let file = region(&options(Write::Pwrite));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drop(file.file().writable(0..page_size()).unwrap());
+                }
+            });
+            let mut got = 0;
+            for _ in 0..2000 {
+                // SAFETY: the child calls only what a child of many threads may.
+                let pid = unsafe { libc::fork() };
+                if pid == 0 {
+                    // SAFETY: as above.
+                    unsafe { libc::_exit(i32::from(has_shared_writable_row())) };
+                }
+                let mut status = 0;
+                // SAFETY: waits for the child.
+                unsafe { libc::waitpid(pid, &mut status, 0) };
+                assert!(libc::WIFEXITED(status));
+                got += libc::WEXITSTATUS(status);
             }
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(got, 0, "children with an alias");
         });
-        let mut got = 0;
-        for _ in 0..2000 {
-            // SAFETY: the child calls only what a child of many threads may.
-            let pid = unsafe { libc::fork() };
-            if pid == 0 {
-                // SAFETY: as above.
-                unsafe { libc::_exit(i32::from(has_shared_writable_row())) };
-            }
-            let mut status = 0;
-            // SAFETY: waits for the child.
-            unsafe { libc::waitpid(pid, &mut status, 0) };
-            assert!(libc::WIFEXITED(status));
-            got += libc::WEXITSTATUS(status);
-        }
-        done.store(true, Ordering::Relaxed);
-        assert_eq!(got, 0, "children with an alias");
     });
 }
 

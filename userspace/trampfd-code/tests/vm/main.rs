@@ -6,12 +6,14 @@
 //! | `views.rs` | what cannot be done with them, and what is counted |
 //! | `children.rs` | that a child of fork changes nothing of its parent's |
 //! | `report.rs` | that the report says what is so |
-//! | `alone.rs` | how a test gets a process of its own, and what is forbidden there |
+//! | `pages.rs` | what tests do to pages past the library |
 
-mod alone;
 mod children;
+mod pages;
 mod report;
 mod sources;
+#[path = "../support/mod.rs"]
+mod support;
 mod views;
 
 use trampfd_code::vm::{Meter, Options, Region, Source, Write};
@@ -42,7 +44,7 @@ fn from(source: &Source, write: Write) -> Options {
 fn memfds() -> Vec<Source> {
     let all = [(0x10, Source::MemfdExec), (8, Source::MemfdNoexecSeal), (0, Source::Memfd)];
     all.into_iter()
-        .filter(|(flags, _)| alone::has_memfd(*flags))
+        .filter(|(flags, _)| pages::has_memfd(*flags))
         .map(|(_, source)| source)
         .collect()
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use trampfd_code::vm::{Error, Meter, Options, Region, Source, Write, page_size};
 
-use crate::alone::{alone, attempts, cover, memfd_with, own_mounts, refuse, strict};
+use crate::pages::attempts;
+use crate::support::alone::alone;
+use crate::support::policy::{cover, memfd_with, own_mounts, refuse, strict};
 use crate::{call, from, memfds, options, region, returns, row_of, usable_sources};
 
 const MFD_NOEXEC_SEAL: i32 = 8;
@@ -60,23 +62,19 @@ fn a_memfd_is_made_as_this_system_likes_it() {
     let known = memfds();
     let first = |known: &[Source]| assert_eq!(*region(&Options::default()).source(), known[0]);
     first(&known);
-    if !alone("sources::a_memfd_is_made_as_this_system_likes_it") {
-        return;
-    }
-    // As with vm.memfd_noexec=2.
-    refuse(&[memfd_with(MFD_EXEC)], libc::EACCES);
-    first(&memfds());
-    // As before Linux 6.3.
-    refuse(&[memfd_with(MFD_NOEXEC_SEAL)], libc::EINVAL);
-    first(&[Source::Memfd]);
-    assert_eq!(memfds(), [Source::Memfd]);
+    alone(|| {
+        // As with vm.memfd_noexec=2.
+        refuse(&[memfd_with(MFD_EXEC)], libc::EACCES);
+        first(&memfds());
+        // As before Linux 6.3.
+        refuse(&[memfd_with(MFD_NOEXEC_SEAL)], libc::EINVAL);
+        first(&[Source::Memfd]);
+        assert_eq!(memfds(), [Source::Memfd]);
+    });
 }
 
 /// Whatever a filter answers.
-fn without_memfds(name: &str, errno: i32) {
-    if !alone(name) {
-        return;
-    }
+fn without_memfds(errno: i32) {
     refuse(&[memfd_with(0)], errno);
     for write in [Write::Any, Write::Pwrite, Write::Alias] {
         let region = region(&options(write));
@@ -92,93 +90,87 @@ fn without_memfds(name: &str, errno: i32) {
 
 #[test]
 fn without_memfd_create_code_is_in_an_unlinked_file() {
-    without_memfds("sources::without_memfd_create_code_is_in_an_unlinked_file", libc::ENOSYS);
+    alone(|| without_memfds(libc::ENOSYS));
 }
 
 #[test]
 fn memfd_create_that_is_denied_is_as_one_that_is_not_there() {
-    without_memfds("sources::memfd_create_that_is_denied_is_as_one_that_is_not_there", libc::EPERM);
+    alone(|| without_memfds(libc::EPERM));
 }
 
 #[test]
 fn memfd_create_that_a_security_module_denies_is_as_one_that_is_not_there() {
-    without_memfds(
-        "sources::memfd_create_that_a_security_module_denies_is_as_one_that_is_not_there",
-        libc::EACCES,
-    );
+    alone(|| without_memfds(libc::EACCES));
 }
 
 #[test]
 fn a_folder_whose_files_may_not_be_executed_is_passed_over() {
-    if !alone("sources::a_folder_whose_files_may_not_be_executed_is_passed_over") {
-        return;
-    }
-    own_mounts(0);
-    cover(c"/tmp", libc::MS_NOEXEC);
-    let (bad, good) = (Source::Folder("/tmp".into()), Source::Folder("/".into()));
-    let mut options = from(&bad, Write::Any);
-    let error = Region::new(1, &options, &Meter::new()).unwrap_err();
-    let Error::NoExecutableMemory(attempts) = &error else { panic!("{error:?}") };
-    assert_eq!(attempts[0].source, bad);
-    assert_eq!(attempts[0].step, "map R-X");
-    assert_eq!(attempts[0].error.raw_os_error(), Some(libc::EPERM));
-    options.sources.push(good.clone());
-    assert_eq!(*region(&options).source(), good);
-    assert_eq!(std::fs::read_dir("/tmp").unwrap().count(), 0, "a name was left");
+    alone(|| {
+        own_mounts(0);
+        cover(c"/tmp", libc::MS_NOEXEC);
+        let (bad, good) = (Source::Folder("/tmp".into()), Source::Folder("/".into()));
+        let mut options = from(&bad, Write::Any);
+        let error = Region::new(1, &options, &Meter::new()).unwrap_err();
+        let Error::NoExecutableMemory(attempts) = &error else { panic!("{error:?}") };
+        assert_eq!(attempts[0].source, bad);
+        assert_eq!(attempts[0].step, "map R-X");
+        assert_eq!(attempts[0].error.raw_os_error(), Some(libc::EPERM));
+        options.sources.push(good.clone());
+        assert_eq!(*region(&options).source(), good);
+        assert_eq!(std::fs::read_dir("/tmp").unwrap().count(), 0, "a name was left");
+    });
 }
 
 #[test]
 fn without_proc_a_memfd_is_written_through_an_alias_and_a_file_without() {
-    if !alone("sources::without_proc_a_memfd_is_written_through_an_alias_and_a_file_without") {
-        return;
-    }
-    own_mounts(0);
-    cover(c"/proc", libc::MS_RDONLY);
-    let memfd = from(&Source::Memfd, Write::Any);
-    let aliased = region(&memfd);
-    assert!(aliased.rw().is_some());
-    // There is no descriptor that only reads: a seal stands in for it.
-    assert_eq!(attempts(aliased.rx().cast_mut())[..2], [libc::EACCES; 2]);
-    assert!(aliased.file().writable(0..page_size()).is_err(), "another alias");
+    alone(|| {
+        own_mounts(0);
+        cover(c"/proc", libc::MS_RDONLY);
+        let memfd = from(&Source::Memfd, Write::Any);
+        let aliased = region(&memfd);
+        assert!(aliased.rw().is_some());
+        // There is no descriptor that only reads: a seal stands in for it.
+        assert_eq!(attempts(aliased.rx().cast_mut())[..2], [libc::EACCES; 2]);
+        assert!(aliased.file().writable(0..page_size()).is_err(), "another alias");
 
-    let aliased = region(&memfd);
-    // SAFETY: nobody uses the alias.
-    unsafe { aliased.file().withdraw() }.unwrap();
-    // SAFETY: nobody runs it.
-    let error = unsafe { aliased.write(0, &returns(1)) }.unwrap_err();
-    assert!(matches!(error, Error::Withdrawn), "{error:?}");
-    assert_eq!(call(aliased.rx()), 42);
+        let aliased = region(&memfd);
+        // SAFETY: nobody uses the alias.
+        unsafe { aliased.file().withdraw() }.unwrap();
+        // SAFETY: nobody runs it.
+        let error = unsafe { aliased.write(0, &returns(1)) }.unwrap_err();
+        assert!(matches!(error, Error::Withdrawn), "{error:?}");
+        assert_eq!(call(aliased.rx()), 42);
 
-    let memfd = from(&Source::Memfd, Write::Pwrite);
-    let error = Region::new(1, &memfd, &Meter::new()).unwrap_err();
-    assert!(matches!(error, Error::NoReadOnlyDescriptor), "{error:?}");
+        let memfd = from(&Source::Memfd, Write::Pwrite);
+        let error = Region::new(1, &memfd, &Meter::new()).unwrap_err();
+        assert!(matches!(error, Error::NoReadOnlyDescriptor), "{error:?}");
 
-    for write in [Write::Any, Write::Pwrite] {
-        let region = region(&options(write));
-        assert!(matches!(region.source(), Source::Folder(_)), "{}", region.source());
-        assert_eq!(region.rw(), None);
-    }
+        for write in [Write::Any, Write::Pwrite] {
+            let region = region(&options(write));
+            assert!(matches!(region.source(), Source::Folder(_)), "{}", region.source());
+            assert_eq!(region.rw(), None);
+        }
+    });
 }
 
 #[test]
 fn where_nothing_may_be_executed_each_source_says_why() {
-    if !alone("sources::where_nothing_may_be_executed_each_source_says_why") {
-        return;
-    }
-    strict();
-    let error = Region::new(1, &Options::default(), &Meter::new()).unwrap_err();
-    let Error::NoExecutableMemory(attempts) = &error else { panic!("{error:?}") };
-    let said: Vec<_> = attempts.iter().map(|attempt| attempt.source.clone()).collect();
-    assert_eq!(said, Source::usual());
-    let text = error.to_string();
-    for attempt in attempts {
-        let memfd = !matches!(attempt.source, Source::Folder(_));
-        let missing = attempt.error.raw_os_error() == Some(libc::ENOENT);
-        assert_eq!(attempt.step, if memfd || missing { "create" } else { "map R-X" });
-        let refused = attempt.error.raw_os_error() == Some(libc::EPERM);
-        assert!(refused || missing && !memfd, "{attempt:?}");
-        assert!(text.contains(&attempt.source.to_string()), "{text}");
-    }
+    alone(|| {
+        strict();
+        let error = Region::new(1, &Options::default(), &Meter::new()).unwrap_err();
+        let Error::NoExecutableMemory(attempts) = &error else { panic!("{error:?}") };
+        let said: Vec<_> = attempts.iter().map(|attempt| attempt.source.clone()).collect();
+        assert_eq!(said, Source::usual());
+        let text = error.to_string();
+        for attempt in attempts {
+            let memfd = !matches!(attempt.source, Source::Folder(_));
+            let missing = attempt.error.raw_os_error() == Some(libc::ENOENT);
+            assert_eq!(attempt.step, if memfd || missing { "create" } else { "map R-X" });
+            let refused = attempt.error.raw_os_error() == Some(libc::EPERM);
+            assert!(refused || missing && !memfd, "{attempt:?}");
+            assert!(text.contains(&attempt.source.to_string()), "{text}");
+        }
+    });
 }
 
 #[test]

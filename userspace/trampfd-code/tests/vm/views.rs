@@ -4,7 +4,8 @@ use trampfd_code::vm::{
     Access, CodeFile, Error, Mapping, Meter, Options, Place, Region, Write, page_size,
 };
 
-use crate::alone::{alone, attempts, poke, reserve, take};
+use crate::pages::{attempts, poke, reserve, take};
+use crate::support::alone::{alone, lacks};
 use crate::{
     call, folder_source, from, memfds, options, region, returns, row_of, rows, usable_sources,
 };
@@ -122,9 +123,7 @@ fn a_file_that_is_no_memfd_says_that_it_has_no_seals() {
 fn sealed_pages_stay_where_they_are() {
     let region = region(&Options::default());
     if let Err(Error::System { error, .. }) = region.seal_pages() {
-        assert_eq!(error.raw_os_error(), Some(libc::ENOSYS), "{error}");
-        eprintln!("not run: mseal: {error}");
-        return;
+        lacks("mseal", (6, 10), &error);
     }
     let code = region.rx();
     for round in ["held", "dropped"] {
@@ -207,47 +206,56 @@ impl Numbers {
 #[test]
 fn mappings_are_counted_as_the_kernel_counts_them() {
     // Nobody else maps anything.
-    if !alone("views::mappings_are_counted_as_the_kernel_counts_them") {
-        return;
-    }
-    const PAGES: usize = 24;
-    let page = page_size();
-    for seed in 0..20 {
-        let mut numbers = Numbers(seed);
-        let meter = Meter::new();
-        let mapping = Mapping::reserve(PAGES * page, Place::Anywhere, &meter).unwrap();
-        // Of their own meter: their aliases lie elsewhere.
-        let files: Vec<CodeFile> = (0..2)
-            .map(|_| CodeFile::new(PAGES * page, &Options::default(), &Meter::new()).unwrap())
-            .collect();
-        let range = mapping.ptr() as usize..mapping.ptr() as usize + mapping.len();
-        for step in 0..150 {
-            let at = numbers.below(PAGES);
-            let len = 1 + numbers.below(PAGES - at);
-            let file = &files[numbers.below(2)];
-            // Often at the same offset, so that neighbours continue each other.
-            let from = if numbers.below(3) == 0 { numbers.below(PAGES - len + 1) } else { at };
-            match numbers.below(5) {
-                0 => mapping.map_memory(at * page, len * page).unwrap(),
-                1 => mapping.release(at * page, len * page).unwrap(),
-                2 => mapping
-                    .map_file(at * page, len * page, file, from * page, Access::Write)
-                    .unwrap(),
-                3 => mapping
-                    .map_file(at * page, len * page, file, from * page, Access::Read)
-                    .unwrap(),
-                _ => mapping
-                    .map_file(at * page, len * page, file, from * page, Access::Execute)
-                    .unwrap(),
+    alone(|| {
+        const PAGES: usize = 24;
+        let page = page_size();
+        for seed in 0..20 {
+            let mut numbers = Numbers(seed);
+            let meter = Meter::new();
+            let mapping = Mapping::reserve(PAGES * page, Place::Anywhere, &meter).unwrap();
+            // Of their own meter: their aliases lie elsewhere.
+            let files: Vec<CodeFile> = (0..2)
+                .map(|_| CodeFile::new(PAGES * page, &Options::default(), &Meter::new()).unwrap())
+                .collect();
+            let range = mapping.ptr() as usize..mapping.ptr() as usize + mapping.len();
+            for step in 0..150 {
+                let at = numbers.below(PAGES);
+                let len = 1 + numbers.below(PAGES - at);
+                let file = &files[numbers.below(2)];
+                // Often at the same offset, so that neighbours continue each other.
+                let from = if numbers.below(3) == 0 { numbers.below(PAGES - len + 1) } else { at };
+                match numbers.below(5) {
+                    0 => mapping.map_memory(at * page, len * page).unwrap(),
+                    1 => mapping.release(at * page, len * page).unwrap(),
+                    2 => mapping
+                        .map_file(at * page, len * page, file, from * page, Access::Write)
+                        .unwrap(),
+                    3 => mapping
+                        .map_file(at * page, len * page, file, from * page, Access::Read)
+                        .unwrap(),
+                    _ => mapping
+                        .map_file(at * page, len * page, file, from * page, Access::Execute)
+                        .unwrap(),
+                }
+                let there = rows()
+                    .iter()
+                    .filter(|row| row.start < range.end && row.end > range.start)
+                    .count();
+                let said = meter.stats();
+                assert_eq!(
+                    said.mappings,
+                    there,
+                    "seed {seed}, step {step} {:x}-{:x}\n{}\n{}",
+                    range.start,
+                    range.end,
+                    std::fs::read_to_string("/proc/self/maps").unwrap(),
+                    std::fs::read_to_string("/proc/self/smaps").unwrap()
+                );
+                assert_eq!(said.reserved, PAGES * page);
             }
-            let there =
-                rows().iter().filter(|row| row.start < range.end && row.end > range.start).count();
-            let said = meter.stats();
-            assert_eq!(said.mappings, there, "seed {seed}, step {step}");
-            assert_eq!(said.reserved, PAGES * page);
+            drop(mapping);
+            assert_eq!((meter.stats().mappings, meter.stats().reserved), (0, 0));
+            assert!(take(range.start as *mut u8), "it is still mapped");
         }
-        drop(mapping);
-        assert_eq!((meter.stats().mappings, meter.stats().reserved), (0, 0));
-        assert!(take(range.start as *mut u8), "it is still mapped");
-    }
+    });
 }

@@ -8,10 +8,11 @@ use trampfd_code::alloc::{Error, Options};
 use trampfd_code::vm::Source;
 use trampfd_code_closure_ffi::CodeAlloc;
 
-#[path = "../../../tests/support/alone.rs"]
-mod alone;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 
-use alone::{alone, refuse_exec_gain};
+use support::alone::alone;
+use support::policy::refuse_exec_gain;
 
 /// Closures of the three kinds, that borrow and that own.
 fn use_closures(memory: &CodeAlloc) {
@@ -77,7 +78,7 @@ fn closures_come_and_go_in_threads_and_leave_nothing() {
 
 #[test]
 fn it_works_where_what_was_writable_may_not_be_executed() {
-    alone("it_works_where_what_was_writable_may_not_be_executed", || {
+    alone(|| {
         refuse_exec_gain();
         let memory = CodeAlloc::new().unwrap();
         use_closures(&memory);
@@ -98,7 +99,7 @@ fn what_is_leaked_stays_when_the_memory_has_no_other_owner() {
 
 #[test]
 fn a_child_of_fork_calls_what_there_was_and_makes_its_own() {
-    alone("a_child_of_fork_calls_what_there_was_and_makes_its_own", || {
+    alone(|| {
         let memory = CodeAlloc::new().unwrap();
         let one = 1;
         let old = BareFn::new_c_in(move |x: i32| x + one, memory.clone());

@@ -16,10 +16,11 @@ use trampfd_code::stage::Stage;
 use trampfd_code::vm::{Meter, Options};
 use trampfd_code_cranelift::StagedMemoryProvider;
 
-#[path = "../../../tests/support/alone.rs"]
-mod alone;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 
-use alone::{alone, refuse_exec_gain};
+use support::alone::alone;
+use support::policy::refuse_exec_gain;
 
 /// A module on `memory`, or on cranelift-jit's own if there is none.
 fn module(memory: Option<Box<dyn JITMemoryProvider + Send>>) -> JITModule {
@@ -129,7 +130,7 @@ fn functions_call_each_other_and_the_program_and_have_their_data() {
 
 #[test]
 fn it_works_where_what_was_writable_may_not_be_executed() {
-    alone("it_works_where_what_was_writable_may_not_be_executed", || {
+    alone(|| {
         refuse_exec_gain();
         use_module(&mut staged().0);
     });
@@ -137,7 +138,7 @@ fn it_works_where_what_was_writable_may_not_be_executed() {
 
 #[test]
 fn cranelifts_own_providers_do_not_work_there() {
-    alone("cranelifts_own_providers_do_not_work_there", || {
+    alone(|| {
         refuse_exec_gain();
         let works = |mut module: JITModule| {
             let signature = unary(&module);

@@ -19,10 +19,11 @@ use trampfd_code::stage::Stage;
 use trampfd_code::vm::{Options, Place};
 use trampfd_code_llvm::{MemoryManager, Watch, low_addresses};
 
-#[path = "../../../tests/support/alone.rs"]
-mod alone;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 
-use alone::{alone, is_child, refuse_exec_gain, run_alone};
+use support::alone::{alone, output_of};
+use support::policy::refuse_exec_gain;
 
 /// What compiled code calls: far from it, in the program. It sees whether the unwinder knows its
 /// caller.
@@ -202,7 +203,7 @@ fn sections_are_what_they_are_for_and_no_more() {
 
 #[test]
 fn it_works_where_what_was_writable_may_not_be_executed() {
-    alone("it_works_where_what_was_writable_may_not_be_executed", || {
+    alone(|| {
         refuse_exec_gain();
         let (engine, watch) = staged(Options::default(), DEFAULT);
         use_engine(&engine, Some(&watch));
@@ -211,23 +212,20 @@ fn it_works_where_what_was_writable_may_not_be_executed() {
 
 #[test]
 fn llvms_own_memory_does_not_work_there() {
-    let name = "llvms_own_memory_does_not_work_there";
-    if is_child(name) {
+    let output = output_of(|| {
         // Works, without the policy.
         use_engine(&Engine::new(None, DEFAULT), None);
         println!("works without");
         refuse_exec_gain();
         use_engine(&Engine::new(None, DEFAULT), None);
-        return;
-    }
-    let output = run_alone(name);
+    });
     assert!(String::from_utf8_lossy(&output.stdout).contains("works without"));
     assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{}", output.status);
 }
 
 #[test]
 fn the_small_code_model_works_at_low_addresses() {
-    alone("the_small_code_model_works_at_low_addresses", || {
+    alone(|| {
         refuse_exec_gain();
         let (engine, watch) = staged(low_addresses(Options::default()), SMALL);
         use_engine(&engine, Some(&watch));
@@ -338,7 +336,7 @@ fn memory_that_cannot_be_had_is_told_and_does_not_end_the_process() {
 
 #[test]
 fn code_that_cannot_be_made_executable_is_told() {
-    alone("code_that_cannot_be_made_executable_is_told", || {
+    alone(|| {
         let (engine, watch) = staged(Options::default(), DEFAULT);
         engine.add(&module(0));
         let none = libc::rlimit { rlim_cur: 0, rlim_max: libc::RLIM_INFINITY };

@@ -7,10 +7,11 @@ use trampfd_code::vm::{Meter, Options, Source};
 use trampfd_code_wasmtime::PublishedCodeMemory;
 use wasmtime::{Config, Engine, Func, Instance, Module, Store, Trap, WasmBacktrace};
 
-#[path = "../../../tests/support/alone.rs"]
-mod alone;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 
-use alone::{alone, refuse_exec_gain};
+use support::alone::alone;
+use support::policy::refuse_exec_gain;
 
 /// Recursion, linear memory with first content, an indirect call, a call of the program, traps.
 const MODULE: &str = r#"
@@ -88,7 +89,7 @@ fn functions_memories_tables_and_traps_work() {
 
 #[test]
 fn it_works_where_what_was_writable_may_not_be_executed() {
-    alone("it_works_where_what_was_writable_may_not_be_executed", || {
+    alone(|| {
         refuse_exec_gain();
         let (engine, _) = engine();
         use_module(&engine, &Module::new(&engine, MODULE).unwrap());
@@ -97,7 +98,7 @@ fn it_works_where_what_was_writable_may_not_be_executed() {
 
 #[test]
 fn precompiled_modules_work_there_from_memory_and_from_a_file() {
-    alone("precompiled_modules_work_there_from_memory_and_from_a_file", || {
+    alone(|| {
         refuse_exec_gain();
         let (engine, _) = engine();
         let bytes = engine.precompile_module(MODULE.as_bytes()).unwrap();
@@ -115,7 +116,7 @@ fn precompiled_modules_work_there_from_memory_and_from_a_file() {
 
 #[test]
 fn wasmtimes_own_memory_does_not_work_there() {
-    alone("wasmtimes_own_memory_does_not_work_there", || {
+    alone(|| {
         refuse_exec_gain();
         let own = Engine::new(&Config::new()).unwrap();
         Module::new(&own, MODULE).unwrap_err();
@@ -138,7 +139,7 @@ fn in_use() -> (usize, usize) {
 
 #[test]
 fn modules_that_are_gone_leave_nothing_behind() {
-    alone("modules_that_are_gone_leave_nothing_behind", || {
+    alone(|| {
         let (engine, _) = engine();
         let kept = Module::new(&engine, MODULE).unwrap();
         use_module(&engine, &kept);

@@ -17,10 +17,11 @@ use trampfd_code::alloc::{self, Granularity, JitAllocator, Options};
 use trampfd_code::vm::{Place, Write};
 use trampfd_code_dynasm::{Assembler, Code, Error};
 
-#[path = "../../../../tests/support/alone.rs"]
-mod alone;
+#[path = "../../../../tests/support/mod.rs"]
+mod support;
 
-use alone::{alone, refuse_exec_gain};
+use support::alone::alone;
+use support::policy::refuse_exec_gain;
 
 /// What compiled code calls.
 extern "C" fn double(x: i64) -> i64 {
@@ -127,7 +128,7 @@ fn functions_call_each_other_and_the_program_and_have_their_constants() {
 
 #[test]
 fn it_works_where_what_was_writable_may_not_be_executed() {
-    alone("it_works_where_what_was_writable_may_not_be_executed", || {
+    alone(|| {
         refuse_exec_gain();
         allocators().iter().for_each(use_functions);
     });
@@ -135,7 +136,7 @@ fn it_works_where_what_was_writable_may_not_be_executed() {
 
 #[test]
 fn dynasmrts_own_memory_does_not_work_there() {
-    alone("dynasmrts_own_memory_does_not_work_there", || {
+    alone(|| {
         let emit = |buffer: &mut dynasmrt::mmap::MutableBuffer| {
             buffer.set_len(1);
             buffer[0] = 0xc3;

@@ -1,0 +1,7 @@
+//! What the test programs of this crate and of its adapters share.
+
+// None of them needs all of it.
+#![allow(dead_code)]
+
+pub mod alone;
+pub mod policy;
