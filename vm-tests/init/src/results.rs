@@ -67,13 +67,16 @@ pub struct End {
 /// Longest reason kept, from its end: what was said last says most.
 const REASON: usize = 600;
 
+/// Between the lines of a reason.
+const SEPARATOR: &str = "; ";
+
 #[derive(Debug, Default)]
 struct Notes(String);
 
 impl Notes {
     fn add(&mut self, line: &str) {
         if !self.0.is_empty() {
-            self.0.push_str("; ");
+            self.0.push_str(SEPARATOR);
         }
         self.0.push_str(line.trim());
     }
@@ -168,7 +171,8 @@ fn word_first<'a>(text: &'a str, word: &str) -> Option<&'a str> {
 }
 
 /// Reads what libtest prints with one test at a time. A test that writes past
-/// libtest's capture may stand between `test x ... ` and its result.
+/// libtest's capture may stand between `test x ... ` and its result. A test
+/// that panicked with `not run: WHY`, and with nothing else, was skipped.
 pub fn libtest(text: &str, end: &End) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut plan: Option<usize> = None;
@@ -185,7 +189,7 @@ pub fn libtest(text: &str, end: &End) -> Vec<Row> {
                 && !line.is_empty()
                 && row.reason.len() < REASON
             {
-                row.reason += if row.reason.is_empty() { "" } else { "; " };
+                row.reason += if row.reason.is_empty() { "" } else { SEPARATOR };
                 row.reason += line;
             }
         } else if let Some(count) = line.strip_prefix("running ") {
@@ -224,7 +228,24 @@ pub fn libtest(text: &str, end: &End) -> Vec<Row> {
     if !text.contains("\ntest result: ") {
         rows.push(Row::failed("plan", format!("no summary; {}", end.text)));
     }
-    agree(rows, end)
+    let mut rows = agree(rows, end);
+    rows.iter_mut().for_each(skip_if_not_run);
+    rows
+}
+
+/// How a panic's message begins in a test that this kernel cannot run. For
+/// libtest such a test has failed, as it has on any machine but these.
+const NOT_RUN: &str = "not run: ";
+
+fn skip_if_not_run(row: &mut Row) {
+    let panics: Vec<_> = row.reason.match_indices(" panicked at ").collect();
+    let [(at, _)] = panics[..] else { return };
+    // The place of the panic, then its message.
+    let mut lines = row.reason[at..].split(SEPARATOR).skip(1);
+    let Some(why) = lines.next().and_then(|message| message.strip_prefix(NOT_RUN)) else { return };
+    if row.outcome == Outcome::Failed && !why.trim().is_empty() {
+        *row = Row::new(Outcome::Skipped, &row.test, why);
+    }
 }
 
 fn libtest_result(text: &str) -> Option<(Outcome, &str)> {
@@ -330,6 +351,39 @@ mod tests {
         assert_eq!(rows[1].reason, "thread 'two' panicked at x.rs:1:2:; left: 1");
         assert_eq!(rows[2].reason, "no disk");
         assert_eq!(rows[3].test, "four");
+    }
+
+    fn failed_with(message: &str) -> String {
+        format!(
+            "\nrunning 2 tests\ntest a ... FAILED\ntest b ... ok\n\nfailures:\n\n\
+             ---- a stdout ----\n\nthread 'a' (7) panicked at x.rs:1:2:\n{message}\n\
+             note: run with `RUST_BACKTRACE=1`\n\n\nfailures:\n    a\n\n\
+             test result: FAILED. 1 passed; 1 failed\n"
+        )
+    }
+
+    #[test]
+    fn libtest_that_says_not_run_is_skipped() {
+        let rows = libtest(&failed_with("not run: no mseal"), &end(101));
+        assert_eq!(outcomes(&rows), "sp");
+        assert_eq!(rows[0], Row::new(Outcome::Skipped, "a", "no mseal"));
+        // What libtest says of its end must agree before anything is skipped.
+        let rows = libtest(&failed_with("not run: no mseal"), &end(0));
+        assert_eq!(outcomes(&rows), "spf");
+    }
+
+    #[test]
+    fn libtest_that_says_more_than_not_run_has_failed() {
+        let other = "not run: no mseal\nthread 'b' panicked at x.rs:3:4:\nleft: 1";
+        let first = "left: 1\nthread 'b' panicked at x.rs:3:4:\nnot run: no mseal";
+        for message in
+            ["not run: ", "not run", "was not run: no", "left\nnot run: no", other, first]
+        {
+            assert_eq!(outcomes(&libtest(&failed_with(message), &end(101))), "fp", "{message}");
+        }
+        // Without a panic.
+        let text = failed_with("not run: no").replace(" panicked at ", " ");
+        assert_eq!(outcomes(&libtest(&text, &end(101))), "fp");
     }
 
     #[test]
