@@ -243,7 +243,7 @@ fn skip_if_not_run(row: &mut Row) {
     // The place of the panic, then its message.
     let mut lines = row.reason[at..].split(SEPARATOR).skip(1);
     let Some(why) = lines.next().and_then(|message| message.strip_prefix(NOT_RUN)) else { return };
-    if row.outcome == Outcome::Failed && !why.trim().is_empty() {
+    if row.outcome == Outcome::Failed {
         *row = Row::new(Outcome::Skipped, &row.test, why);
     }
 }
