@@ -2,6 +2,12 @@
 
 #[path = "cache/crash.rs"]
 mod crash;
+#[path = "cache/disks.rs"]
+mod disks;
+#[path = "cache/failing.rs"]
+mod failing;
+#[path = "support/faults.rs"]
+mod faults;
 #[path = "cache/files.rs"]
 mod files;
 #[path = "cache/graph.rs"]

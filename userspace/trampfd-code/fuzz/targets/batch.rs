@@ -29,6 +29,7 @@ fn look(bytes: &[u8]) -> Result<Contents, Reason> {
     let contents = parse(bytes)?;
     for method in contents.methods() {
         let code = contents.code(&method).expect("a method of it has code");
+        assert!(!code.is_empty(), "a method without code");
         assert!(bytes.get(code).is_some(), "code outside of the file");
     }
     assert!(contents.methods().any(|method| method == contents.root()));

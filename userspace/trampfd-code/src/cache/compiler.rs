@@ -35,7 +35,7 @@ pub trait Compiler: Send {
     /// # Errors
     ///
     /// Its own: [`Error::Compiler`] if it is the method that was called; another is left out of
-    /// the batch, and asked for again when it is called.
+    /// the batch, and asked for again when it is called. No code at all counts as an error.
     fn compile(
         &mut self,
         method: Self::Method,

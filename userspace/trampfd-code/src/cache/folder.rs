@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::format::{self, Contents};
@@ -103,6 +103,8 @@ pub(super) struct Found {
 /// A private folder, and what is known of its files.
 #[derive(Debug)]
 pub(super) struct Folder {
+    /// Absolute: it is the same whatever folder the program works in.
+    path: PathBuf,
     fd: OwnedFd,
     user: u32,
     version: [u8; 32],
@@ -119,20 +121,12 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn open(path: &Path, options: &Options, meter: &Meter) -> Result<Folder, Error> {
-        let counts = meter.counts();
-        let failed = |error| Error::Folder { path: path.into(), error };
-        files::make_folder(counts, path).map_err(failed)?;
-        let fd = files::open_folder(counts, path).map_err(failed)?;
-        let stat = sys::stat(counts, fd.as_fd()).map_err(failed)?;
-        let user = files::user(counts);
-        let mode = files::permissions(&stat);
-        if stat.st_uid != user {
-            return Err(Error::ForeignFolder { path: path.into(), owner: stat.st_uid });
-        }
-        if mode & 0o777 != 0o700 {
-            return Err(Error::OpenFolder { path: path.into(), mode });
-        }
+        let user = files::user(meter.counts());
+        let path =
+            path::absolute(path).map_err(|error| Error::Folder { path: path.into(), error })?;
+        let fd = private_folder(&path, user, meter.counts())?;
         Ok(Folder {
+            path,
             fd,
             user,
             version: *blake3::hash(&options.version).as_bytes(),
@@ -185,8 +179,8 @@ impl Folder {
             if self.verity == Verity::Require {
                 files::has_verity(counts, fd.as_fd()).map_err(Reason::NoVerity)?;
             }
-            if self.limit.is_some() {
-                files::touch(counts, fd.as_fd()).map_err(Reason::Unreadable)?;
+            // Where that is not noted, as on a file system that is only read, the file is as good.
+            if self.limit.is_some() && files::touch(counts, fd.as_fd()).is_ok() {
                 facts = Facts::get(counts, fd.as_fd()).map_err(Reason::Unreadable)?;
                 if facts.links == 0 {
                     continue;
@@ -274,23 +268,28 @@ impl Folder {
     }
 
     /// A file under a name that nobody else looks for.
-    fn write(&self, root: &Key, bytes: &[u8]) -> Result<(CString, OwnedFd), Error> {
+    fn write(&mut self, root: &Key, bytes: &[u8]) -> Result<(CString, OwnedFd), Error> {
         let (name, fd) = self.create(root)?;
         self.fill(&name, fd, bytes).map(|fd| (name.clone(), fd)).inspect_err(|_| {
             let _ = files::unlink_in(self.counts(), self.fd.as_fd(), &name, false);
         })
     }
 
-    fn create(&self, root: &Key) -> Result<(CString, OwnedFd), Error> {
+    fn create(&mut self, root: &Key) -> Result<(CString, OwnedFd), Error> {
         let mut tries = TRIES;
         loop {
             let name = unique(root, NEW);
             match files::create_in(self.counts(), self.fd.as_fd(), &name) {
                 Ok(fd) => return Ok((name, fd)),
-                // Of a dead process, or of one elsewhere that has our number there.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tries > 0 => tries -= 1,
+                Err(e) if tries == 0 => return Err(publish("making a file")(e)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                // The folder itself was removed.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.fd = private_folder(&self.path, self.user, self.counts())?;
+                }
                 Err(e) => return Err(publish("making a file")(e)),
             }
+            tries -= 1;
         }
     }
 
@@ -330,12 +329,12 @@ impl Folder {
     /// After a file was published: removes what crashes left behind, once, and the least
     /// recently used files while there are more bytes than the limit. Returns whose batches were
     /// removed.
-    pub(super) fn tidy(&mut self, newest: &Key) -> Result<Vec<Key>, Error> {
+    pub(super) fn tidy(&mut self, newest: &Key) -> io::Result<Vec<Key>> {
         if self.cleaned && self.limit.is_none() {
             return Ok(Vec::new());
         }
         let (counts, folder) = (self.counts(), self.fd.as_fd());
-        let names = files::list(counts, folder).map_err(publish("reading the folder"))?;
+        let names = files::list(counts, folder)?;
         if !self.cleaned {
             names.iter().filter(|name| is_ours(name, NEW)).for_each(|name| self.clean(name));
             for name in names.iter().filter(|name| is_ours(name, OLD)) {
@@ -389,7 +388,7 @@ impl Folder {
         self.known.clear();
         let (counts, folder) = (self.counts(), self.fd.as_fd());
         let names = files::list(counts, folder).map_err(publish("reading the folder"))?;
-        for name in names.iter().filter(|name| is_ours(name, BATCH)) {
+        for name in names.iter().filter(|name| key_of(name).is_some()) {
             match files::unlink_in(counts, folder, name, false) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 // What is no file is in nobody's way until its place is needed.
@@ -399,6 +398,22 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// A folder that only this user may enter, made if it was not there.
+fn private_folder(path: &Path, user: u32, counts: &Counts) -> Result<OwnedFd, Error> {
+    let failed = |error| Error::Folder { path: path.into(), error };
+    files::make_folder(counts, path).map_err(failed)?;
+    let fd = files::open_folder(counts, path).map_err(failed)?;
+    let stat = sys::stat(counts, fd.as_fd()).map_err(failed)?;
+    let mode = files::permissions(&stat);
+    if stat.st_uid != user {
+        return Err(Error::ForeignFolder { path: path.into(), owner: stat.st_uid });
+    }
+    if mode & 0o777 != 0o700 {
+        return Err(Error::OpenFolder { path: path.into(), mode });
+    }
+    Ok(fd)
 }
 
 fn publish(what: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -425,10 +440,11 @@ impl Name {
     }
 }
 
+/// A name that nothing has. Processes in containers that share the folder have the same numbers,
+/// and what dead ones left must be in nobody's way; a child of fork has its parent's seed.
 fn unique(root: &Key, ending: &[u8]) -> CString {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut name = format!("{root}.{}.{n}", std::process::id()).into_bytes();
+    let random = RandomState::new().hash_one(std::process::id());
+    let mut name = format!("{root}.{random:016x}").into_bytes();
     name.extend_from_slice(ending);
     CString::new(name).unwrap_or_default()
 }

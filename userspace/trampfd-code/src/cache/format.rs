@@ -199,6 +199,9 @@ pub fn parse(bytes: &[u8]) -> Result<Contents, Reason> {
         if u64::from(row.at) + u64::from(row.len) > code as u64 {
             return bad("a method ends outside of the code");
         }
+        if row.len == 0 {
+            return bad("a method has no code");
+        }
         rows.push(row);
     }
     let mut keys: Vec<_> = rows.iter().map(|row| row.key).collect();

@@ -24,7 +24,13 @@ pub(super) fn collect<C: Compiler>(
         for method in level {
             let before = draft.mark();
             let mut code = draft.begin(method);
-            if let Err(error) = compiler.compile(method, &mut code) {
+            let compiled = compiler.compile(method, &mut code);
+            // Whoever called it would run into what follows.
+            let compiled = match compiled {
+                Ok(()) if code.is_empty() => Err("its code has no bytes".into()),
+                other => other,
+            };
+            if let Err(error) = compiled {
                 if depth == 0 {
                     return Err(Error::Compiler { method: compiler.key(method), error });
                 }

@@ -61,7 +61,8 @@
 //! pages of it that this process has not touched yet would show it. Files have mode 0400, and
 //! their writer closes its descriptor before they get their name; with [`Verity`] the kernel
 //! refuses every write, and reads that differ from what was written, so what was verified is what
-//! is executed.
+//! is executed. A file that such a program cuts off while it is mapped ends this process with
+//! SIGBUS, as for every mapped file; it cannot be cut off with [`Verity`].
 //!
 //! A file is *known* when this cache has verified it before: then it is compared by device,
 //! number, size, and times of change of content and state, which the system sets and no program
@@ -128,7 +129,8 @@ struct Work<C: Compiler> {
 }
 
 impl<C: Compiler> Cache<C> {
-    /// Opens the folder `dir`, and makes it if its parent is there and it is not.
+    /// Opens the folder `dir`, and makes it if its parent is there and it is not. If it is removed
+    /// later it is made once more when a batch is compiled.
     ///
     /// # Errors
     ///
@@ -290,13 +292,16 @@ impl<C: Compiler> Lazy<C> {
         let resolved = resolve(compiler, &contents).map_err(not_ours)?;
         let fd = folder.publish(&root, &bytes)?;
         let batch = self.map(&fd, &contents)?;
-        let removed = folder.tidy(&root)?;
+        let tidied = folder.tidy(&root);
         let methods = resolved.methods.len();
         let mut state = self.state();
         state.install(batch, &contents, &resolved)?;
         state.happened(root, Happened::Compiled { methods });
-        for key in removed {
-            state.happened(key, Happened::Evicted);
+        match tidied {
+            Ok(removed) => {
+                removed.into_iter().for_each(|key| state.happened(key, Happened::Evicted));
+            }
+            Err(error) => state.happened(root, Happened::Untidied(error)),
         }
         Ok(())
     }

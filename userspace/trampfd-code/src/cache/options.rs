@@ -16,7 +16,8 @@ pub struct Options {
     pub sync: bool,
     /// Whether files are made unchangeable by fs-verity.
     pub verity: Verity,
-    /// At most so many bytes of files: when one is added, the least recently used are removed.
+    /// At most so many bytes of files: when one is added, the least recently used are removed, but
+    /// not the one that was added. A file was used when a cache that has a limit verified it.
     /// `None`: no limit.
     pub limit: Option<u64>,
     /// The GOT is read-only but for the moments in which a slot is changed: two more system
@@ -67,6 +68,10 @@ pub enum Happened {
     Ignored(Reason),
     /// Its file was removed, so that the limit is kept.
     Evicted,
+    /// After its file was published the folder could not be read, for what the system said. So
+    /// nothing was removed that is over the limit or left over; the next file that is published
+    /// tries it again.
+    Untidied(std::io::Error),
 }
 
 /// What was done until now.

@@ -125,7 +125,7 @@ impl<M: Copy + Eq + Hash> State<M> {
                 self.stats.methods_compiled += *methods as u64;
             }
             Happened::Ignored(_) => self.stats.ignored += 1,
-            Happened::Evicted => {}
+            Happened::Evicted | Happened::Untidied(_) => {}
         }
         if self.events.len() == State::<M>::EVENTS {
             self.events.pop_front();

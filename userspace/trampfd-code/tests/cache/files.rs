@@ -6,7 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use trampfd_code::cache::{Cache, Error, Happened, Key, Options, Reason, Verity, parse};
+use trampfd_code::cache::{
+    Cache, Code, Compiler, Error, Failure, Happened, Key, Options, Reason, Verity, parse,
+};
 
 use crate::program::{Body, Folder, Program, call, events, run};
 
@@ -213,6 +215,70 @@ fn a_folder_that_is_not_private_is_refused() {
     fs::remove_file(&link.0).unwrap();
 }
 
+/// Changes a file while it is looked at: after it was verified.
+struct Meddler {
+    program: Program,
+    path: std::path::PathBuf,
+    change: fn(&Path, &[u8]),
+    bytes: Vec<u8>,
+}
+
+impl Compiler for Meddler {
+    type Method = u32;
+
+    fn key(&self, method: u32) -> Key {
+        self.program.key(method)
+    }
+
+    fn find(&self, key: &Key) -> Option<u32> {
+        if *key == self.program.key_of(0) {
+            // Longer than a tick of an old kernel's clock.
+            std::thread::sleep(Duration::from_millis(20));
+            (self.change)(&self.path, &self.bytes);
+        }
+        self.program.find(key)
+    }
+
+    fn helper(&self, name: &str) -> Option<*const u8> {
+        self.program.helper(name)
+    }
+
+    fn compile(&mut self, method: u32, code: &mut Code<'_, u32>) -> Result<(), Failure> {
+        self.program.compile(method, code)
+    }
+
+    fn failed(error: Error) -> *const u8 {
+        Program::failed(error)
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_verified_is_not_used() {
+    let in_place: fn(&Path, &[u8]) = |path, bytes| fs::write(path, bytes).unwrap();
+    let another: fn(&Path, &[u8]) = |path, bytes| replace(path, bytes);
+    let changed = format!("ignored: {}", Reason::Changed);
+    for (change, expected) in [(in_place, &*changed), (another, "loaded")] {
+        let (folder, path, bytes) = prepared("changes");
+        let mut mode = fs::metadata(&path).unwrap().permissions();
+        mode.set_mode(0o600);
+        fs::set_permissions(&path, mode).unwrap();
+        let meddler = Meddler { program: program(), path, change, bytes };
+        let cache = Cache::open(&folder.0, meddler, Options::default()).unwrap();
+        assert_eq!(call(cache.get(0).unwrap()), program().value(0));
+        // What was replaced is still what was verified.
+        let all: Vec<String> = cache
+            .take_events()
+            .into_iter()
+            .map(|event| match event.what {
+                Happened::Ignored(reason) => format!("ignored: {reason}"),
+                Happened::Loaded { known: false, .. } => "loaded".into(),
+                other => format!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(all[0], expected, "{all:?}");
+    }
+}
+
 #[test]
 fn a_known_file_is_not_read_again_until_it_changes() {
     let (folder, path, bytes) = prepared("known");
@@ -299,6 +365,42 @@ fn least_recently_used_files_go_first_and_mapped_ones_stay_usable() {
     assert_eq!(folder.names(), [""; 0]);
     assert_eq!(call(address), program.value(3));
     assert_eq!(run(&unlimited, 1), program.value(1));
+}
+
+#[test]
+fn the_newest_file_stays_also_if_it_is_larger_than_the_limit() {
+    let folder = Folder::new("newest");
+    let program = program();
+    for limit in [0, 1, 10_000] {
+        let cache = open_with(&folder, |options| options.limit = Some(limit));
+        cache.clear().unwrap();
+        for m in [1, 4, 3, 4] {
+            cache.get(m).unwrap();
+        }
+        // 4 is larger than the limit, and was added before 3.
+        let left = [4, 3].map(|m| folder.file(&program, m).exists());
+        assert_eq!(left, [false, true], "{limit}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_removed_is_made_once_more() {
+    let folder = Folder::new("removed");
+    let cache = folder.open(&program());
+    cache.get(1).unwrap();
+    fs::remove_dir_all(&folder.0).unwrap();
+    assert_eq!(run(&cache, 0), program().value(0));
+    assert_eq!(fs::metadata(&folder.0).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!(folder.names(), [format!("{}.code", program().key_of(0))]);
+    // In its place there may be something else.
+    fs::remove_dir_all(&folder.0).unwrap();
+    symlink("/tmp", &folder.0).unwrap();
+    assert!(matches!(cache.get(4), Err(Error::Folder { .. })));
+    fs::remove_file(&folder.0).unwrap();
+    fs::create_dir(&folder.0).unwrap();
+    fs::set_permissions(&folder.0, Permissions::from_mode(0o755)).unwrap();
+    assert!(matches!(cache.get(4), Err(Error::OpenFolder { mode: 0o755, .. })));
+    assert_eq!(run(&cache, 0), program().value(0));
 }
 
 #[test]

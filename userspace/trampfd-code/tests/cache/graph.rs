@@ -86,6 +86,20 @@ fn a_method_that_cannot_be_compiled_fails_when_it_is_called_and_no_sooner() {
 }
 
 #[test]
+fn a_method_without_code_is_refused_and_not_what_follows_it() {
+    let folder = Folder::new("no-code");
+    let program = Program::of(&[(0, &[1, 2]), (2, &[])]).with(1, Body::Long(0));
+    let cache = folder.open(&program);
+    assert_eq!(run(&cache, 0), program.value(0));
+    assert_eq!(compiled(&cache, &program), [0, 2]);
+    for _ in 0..2 {
+        let Err(Error::Compiler { method, error }) = cache.get(1) else { panic!("it has code") };
+        assert_eq!((method, &*error.to_string()), (program.key_of(1), "its code has no bytes"));
+    }
+    assert_eq!(folder.names().len(), 1);
+}
+
+#[test]
 fn a_distance_outside_of_the_method_is_refused() {
     let folder = Folder::new("distance");
     let mut program = Program::of(&[(0, &[])]);

@@ -23,7 +23,7 @@ pub enum Body {
     Wrong,
     /// Makes the compiler panic.
     Panic,
-    /// So many bytes.
+    /// So many bytes; none: cannot be compiled.
     Long(usize),
 }
 
@@ -71,7 +71,7 @@ impl Program {
             }
             Body::Helper(_) => 12,
             Body::PassOn(to) => self.value(*to),
-            Body::Wrong | Body::Panic => instead(),
+            Body::Wrong | Body::Panic | Body::Long(0) => instead(),
             Body::Nothing | Body::Long(_) => 0,
         }
     }
@@ -126,6 +126,7 @@ impl Compiler for Program {
                 return Err("no such thing".into());
             }
             Body::Panic => panic!("a compiler that panics, for a test"),
+            Body::Long(0) => {}
             Body::Long(len) => {
                 machine::nothing(code);
                 code.emit(&vec![0x90; *len - 1]);
@@ -199,7 +200,7 @@ pub fn compiled(cache: &Cache<Program>, program: &Program) -> Vec<u32> {
     program.methods.keys().copied().filter(|&m| cache.compiled(m).is_some()).collect()
 }
 
-/// Events in short: "loaded", "known", "compiled", "ignored: .." and "evicted".
+/// Events in short: "loaded", "known", "compiled", "ignored: ..", "evicted" and "untidied: ..".
 pub fn events(cache: &Cache<Program>) -> Vec<String> {
     let text = |event: Event| match event.what {
         Happened::Loaded { known: true, .. } => "known".into(),
@@ -207,6 +208,7 @@ pub fn events(cache: &Cache<Program>) -> Vec<String> {
         Happened::Compiled { .. } => "compiled".into(),
         Happened::Ignored(reason) => format!("ignored: {reason}"),
         Happened::Evicted => "evicted".into(),
+        Happened::Untidied(error) => format!("untidied: {error}"),
         _ => "?".into(),
     };
     cache.take_events().into_iter().map(text).collect()

@@ -41,6 +41,9 @@ pub fn nothing<M: Copy + Eq + Hash>(code: &mut Code<'_, M>) {
     code.emit(&[0xc3]);
 }
 
+/// The system call that gives files other names.
+pub const RENAME: libc::c_long = libc::SYS_renameat;
+
 /// What arguments may be in: rdi, rsi, rdx, rcx, r8, r9, rax, r10; then ymm0 to ymm7.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
