@@ -164,7 +164,7 @@ fn read(name: &str, file: &[u8]) -> Result<Object, String> {
         let home = match symbol.st_shndx(endian) {
             elf::SHN_UNDEF => Home::Undefined,
             elf::SHN_ABS => Home::Absolute,
-            elf::SHN_COMMON => Home::Common,
+            elf::SHN_COMMON | arch::LARGE_COMMON => Home::Common,
             _ => match symbol_table.symbol_section(endian, symbol, index).map_err(text)? {
                 Some(section) if section.0 < sections.len() => Home::Section(section.0),
                 _ => return Err(format!("symbol {}: no such section", index.0)),
@@ -220,8 +220,10 @@ fn read(name: &str, file: &[u8]) -> Result<Object, String> {
     }
 
     for section in table.iter() {
-        if section.sh_type(endian) == elf::SHT_REL {
-            return Err("relocations without addends (SHT_REL)".into());
+        match section.sh_type(endian) {
+            elf::SHT_REL => return Err("relocations without addends (SHT_REL)".into()),
+            elf::SHT_CREL => return Err("compact relocations (SHT_CREL)".into()),
+            _ => {}
         }
         let Some((list, _)) = section.rela(endian, file).map_err(text)? else { continue };
         let of = section.sh_info(endian) as usize;
@@ -320,6 +322,12 @@ fn read_section(
     let (at, len) = section.file_range(endian).unwrap_or((0, 0));
     let end = at.checked_add(len).filter(|&end| end <= file.len() as u64);
     let Some(end) = end else { return Err(format!("{name} ends behind the file")) };
+    let other_start = [".ctors", ".dtors", ".init", ".fini", ".preinit_array"];
+    let base = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    if used != Use::Nothing && section.sh_size(endian) > 0 && other_start.contains(&base) {
+        let of_use = "compile for .init_array and .fini_array";
+        return Err(format!("{name}: what is to run at the start or the end; {of_use}"));
+    }
     if used == Use::Code && kind == elf::SHT_NOBITS {
         return Err(format!("{name}: code without bytes"));
     }

@@ -11,6 +11,11 @@ use super::arch::{self, Entry};
 use super::object::{Home, Object, Use};
 use super::{Counts, Error, Site, Symbol, unwind_table};
 
+/// Names that mean something of the set that refers to them, whichever it is.
+const TABLE: &str = "_GLOBAL_OFFSET_TABLE_";
+const SET: &str = "__dso_handle";
+const BLOCK: &str = "_TLS_MODULE_BASE_";
+
 /// The parts of a set that get memory, and what every relocation of it refers to.
 pub(super) struct Plan {
     pub(super) parts: Vec<Part>,
@@ -18,8 +23,7 @@ pub(super) struct Plan {
     homes: Vec<Vec<Option<(usize, usize)>>>,
     pub(super) names: HashMap<String, Meaning>,
     pub(super) outside: Vec<Outside>,
-    /// Offset of each common symbol in its part.
-    commons: Vec<usize>,
+    commons: Vec<Common>,
     pub(super) entries: HashMap<(Entry, Meaning), Slot>,
     pub(super) stubs: HashMap<Meaning, Slot>,
     pub(super) block: Block,
@@ -27,6 +31,15 @@ pub(super) struct Plan {
     pub(super) table: Option<usize>,
     pub(super) stub_part: Option<usize>,
     pub(super) common_part: Option<usize>,
+}
+
+/// A common symbol: of all that have the name, the largest size and alignment.
+struct Common {
+    name: String,
+    size: u64,
+    align: u64,
+    /// Its offset in the part of common symbols.
+    at: usize,
 }
 
 /// What becomes one section of the pool.
@@ -43,7 +56,7 @@ pub(super) struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Meaning {
     Nothing,
-    /// `_GLOBAL_OFFSET_TABLE_`.
+    /// `_GLOBAL_OFFSET_TABLE_`: the table.
     Table,
     /// `__dso_handle`: what tells this set from others.
     Set,
@@ -117,6 +130,8 @@ impl Plan {
         limit: u64,
         unwind: bool,
     ) -> Result<Plan, Error> {
+        // Of all lengths together, none has more bits than an address.
+        let limit = limit.min(isize::MAX as u64);
         let mut plan = Plan {
             parts: Vec::new(),
             homes: Vec::new(),
@@ -233,7 +248,6 @@ impl Plan {
     /// Decides which definition each name means. Bytes and alignment of common symbols are
     /// returned.
     fn define(&mut self, objects: &[Object], limit: u64) -> Result<(usize, usize), Error> {
-        let mut commons: Vec<(&str, u64, usize)> = Vec::new();
         for (o, object) in objects.iter().enumerate() {
             for (s, symbol) in object.symbols.iter().enumerate() {
                 if symbol.local || symbol.name.is_empty() {
@@ -251,9 +265,9 @@ impl Plan {
                 let old = self.names.get(&symbol.name).copied();
                 let new = match (old, symbol.home) {
                     (Some(Meaning::Common(c)), Home::Common) => {
-                        let common = &mut commons[c];
-                        common.1 = common.1.max(symbol.size);
-                        common.2 = common.2.max(symbol.value as usize);
+                        let common = &mut self.commons[c];
+                        common.size = common.size.max(symbol.size);
+                        common.align = common.align.max(symbol.value);
                         continue;
                     }
                     (Some(Meaning::Here(other, its)), Home::Common)
@@ -262,8 +276,9 @@ impl Plan {
                         continue;
                     }
                     (_, Home::Common) => {
-                        commons.push((&symbol.name, symbol.size, symbol.value as usize));
-                        Meaning::Common(commons.len() - 1)
+                        let (name, align) = (symbol.name.clone(), symbol.value);
+                        self.commons.push(Common { name, size: symbol.size, align, at: 0 });
+                        Meaning::Common(self.commons.len() - 1)
                     }
                     (Some(_), _) if symbol.weak => continue,
                     (Some(Meaning::Here(other, its)), _) if !objects[other].symbols[its].weak => {
@@ -279,21 +294,20 @@ impl Plan {
             }
         }
         let (mut len, mut most) = (0u64, 1);
-        for (c, &(name, size, align)) in commons.iter().enumerate() {
-            if self.names.get(name) != Some(&Meaning::Common(c)) {
-                self.commons.push(0);
+        for (c, common) in self.commons.iter_mut().enumerate() {
+            if self.names.get(&common.name) != Some(&Meaning::Common(c)) {
                 continue;
             }
-            let at = len.next_multiple_of(align as u64);
-            self.commons.push(at as usize);
-            len = at.saturating_add(size);
-            most = most.max(align);
+            let at = len.next_multiple_of(common.align);
+            common.at = at as usize;
+            len = at.saturating_add(common.size);
+            most = most.max(common.align);
             if len > limit {
                 let (object, section) = ("the set".into(), "COMMON".into());
                 return Err(Error::TooLarge { object, section, len, limit });
             }
         }
-        Ok((len as usize, most))
+        Ok((len as usize, most as usize))
     }
 
     fn is_loaded(&self, object: usize, section: usize) -> bool {
@@ -330,12 +344,16 @@ impl Plan {
         shared.chain(self.outside.iter().filter_map(|outside| outside.from)).collect()
     }
 
-    /// How errors call it.
+    /// How errors and the list of the table call it.
     pub(super) fn meaning_name(&self, objects: &[Object], meaning: Meaning) -> String {
         match meaning {
             Meaning::Here(o, s) => objects[o].symbol_name(s).into(),
             Meaning::Outside(outside) => self.outside[outside].name.clone(),
-            _ => format!("{meaning:?}"),
+            Meaning::Common(common) => self.commons[common].name.clone(),
+            Meaning::Table => TABLE.into(),
+            Meaning::Set => SET.into(),
+            Meaning::Block => BLOCK.into(),
+            Meaning::Nothing => String::new(),
         }
     }
 
@@ -351,6 +369,15 @@ impl Plan {
 
     /// Offset of a common symbol in its part.
     pub(super) fn common(&self, common: usize) -> usize {
-        self.commons[common]
+        self.commons[common].at
+    }
+
+    /// Bytes of what the set defines.
+    pub(super) fn size(&self, objects: &[Object], meaning: Meaning) -> Option<u64> {
+        match meaning {
+            Meaning::Here(o, s) => Some(objects[o].symbols[s].size),
+            Meaning::Common(common) => Some(self.commons[common].size),
+            _ => None,
+        }
     }
 }

@@ -145,14 +145,7 @@ impl<'a> Places<'a> {
         }
     }
 
-    fn size(&self, meaning: Meaning, object: usize, symbol: usize) -> u64 {
-        match meaning {
-            Meaning::Here(o, s) => self.objects[o].symbols[s].size,
-            _ => self.objects[object].symbols[symbol].size,
-        }
-    }
-
-    fn value(&self, object: usize, reference: &Reference, at: usize) -> Option<Value> {
+    fn value(&self, reference: &Reference, at: usize) -> Option<Value> {
         let meaning = reference.meaning;
         let target = match reference.form.target {
             Target::Nothing => return Some(0),
@@ -161,7 +154,7 @@ impl<'a> Places<'a> {
                 Some(stub) => stub as Value,
                 None => self.address(meaning)? as Value,
             },
-            Target::Size => self.size(meaning, object, reference.symbol).into(),
+            Target::Size => self.plan.size(self.objects, meaning)?.into(),
             Target::Table => self.table() as Value,
             Target::Entry(Entry::Block) => self.entry(Entry::Block, Meaning::Block)? as Value,
             Target::Entry(entry) => self.entry(entry, meaning)? as Value,
@@ -206,7 +199,7 @@ pub(super) fn fill(
         let Some((part, start)) = plan.home(o, s) else { continue };
         let offset = start + reference.offset;
         let symbol = || objects[o].symbol_name(reference.symbol).to_owned();
-        let value = places.value(o, reference, buffers.address(part) + offset);
+        let value = places.value(reference, buffers.address(part) + offset);
         let Some(value) = value else {
             return Err(Error::WrongKind {
                 site: plan.site(objects, *at),

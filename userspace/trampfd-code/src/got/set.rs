@@ -93,7 +93,7 @@ impl Set {
 
     /// The sets that use it, those not yet loaded included.
     pub fn used_by(&self) -> Vec<u64> {
-        self.0.users().clone()
+        lock(&self.0.users).clone()
     }
 
     /// Runs what the objects want to run before anything else of them: constructors
@@ -174,20 +174,29 @@ pub(super) struct Loaded {
     pub(super) init: Vec<usize>,
     pub(super) fini: Vec<usize>,
     handle: Option<usize>,
-    users: Mutex<Vec<u64>>,
+    users: Arc<Mutex<Vec<u64>>>,
 }
 
-/// A set's use of another.
+/// A set's use of another. The fields are dropped in their order: who finds no user any more
+/// finds no other owner of the set either.
 #[derive(Debug)]
 pub(super) struct Claim {
     of: Arc<Loaded>,
-    by: u64,
+    _user: User,
+}
+
+/// A line in the list of a set's users.
+#[derive(Debug)]
+struct User {
+    list: Arc<Mutex<Vec<u64>>>,
+    id: u64,
 }
 
 impl Claim {
     pub(super) fn new(of: &Arc<Loaded>, by: u64) -> Claim {
-        of.users().push(by);
-        Claim { of: of.clone(), by }
+        let list = of.users.clone();
+        lock(&list).push(by);
+        Claim { of: of.clone(), _user: User { list, id: by } }
     }
 
     pub(super) fn of(&self) -> &Loaded {
@@ -195,13 +204,17 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for User {
     fn drop(&mut self) {
-        let mut users = self.of.users();
-        if let Some(at) = users.iter().position(|&user| user == self.by) {
-            users.swap_remove(at);
+        let mut users = lock(&self.list);
+        if let Some(at) = users.iter().position(|&user| user == self.id) {
+            users.remove(at);
         }
     }
+}
+
+fn lock(users: &Mutex<Vec<u64>>) -> MutexGuard<'_, Vec<u64>> {
+    users.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 impl Loaded {
@@ -229,7 +242,7 @@ impl Loaded {
             init: Vec::new(),
             fini: Vec::new(),
             handle: places.address(Meaning::Set),
-            users: Mutex::default(),
+            users: Arc::default(),
         };
         for (name, &meaning) in &plan.names {
             if let Some(symbol) = symbol(plan, objects, places, block, meaning) {
@@ -271,10 +284,6 @@ impl Loaded {
                 self.stubs.insert(outside.name.clone(), (address, outside.symbol));
             }
         }
-    }
-
-    fn users(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.users.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// What a name of this set means to others.

@@ -102,6 +102,37 @@ fn what_would_be_writable_code_is_refused() {
     assert!(error.contains("writable and executable"), "{error}");
 }
 
+/// The object with another type in the headers of sections of type `from`.
+fn of_type(object: &[u8], from: u32, to: u32) -> Vec<u8> {
+    let mut bytes = object.to_vec();
+    let headers = u64::from_le_bytes(bytes[0x28..0x30].try_into().unwrap()) as usize;
+    for header in (headers..bytes.len()).step_by(64) {
+        let kind = header + 4..header + 8;
+        if bytes[kind.clone()] == from.to_le_bytes() {
+            bytes[kind].copy_from_slice(&to.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+#[test]
+fn relocations_in_other_forms_are_not_passed_over() {
+    let object = build("first.c", &["-O2", "-fPIC"]);
+    for (kind, name) in [(9, "SHT_REL"), (0x4000_0014, "SHT_CREL")] {
+        let error = parse(&of_type(&object.bytes, 4, kind)).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn start_functions_of_other_kinds_are_not_passed_over() {
+    for name in [".ctors", ".dtors.00100", ".preinit_array", ".init"] {
+        let object = build("outer.c", &["-O2", &format!("-DSECTION=\"{name}\"")]);
+        let error = parse(&object.bytes).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}: ")), "{error}");
+    }
+}
+
 #[test]
 fn a_file_whose_parts_overlap_takes_no_more_memory_than_it_is_long() {
     let object = build("first.c", &["-O2", "-fPIC"]);
@@ -130,6 +161,27 @@ fn zeros_beyond_the_limit_are_an_error() {
     set.add("large", &object.bytes).unwrap();
     let error = set.count().unwrap_err();
     assert!(matches!(error, Error::TooLarge { limit: 0x4_0000, .. }), "{error}");
+}
+
+#[test]
+fn no_limit_is_not_one_of_nothing() {
+    use trampfd_code::got::{Loader, Options};
+    // Zeros, each half of all addresses.
+    let object = build("large.c", &["-O2", "-fPIC"]);
+    let mut bytes = object.bytes.clone();
+    let headers = u64::from_le_bytes(bytes[0x28..0x30].try_into().unwrap()) as usize;
+    for header in (headers..bytes.len()).step_by(64) {
+        if bytes[header + 4] == 8 && bytes[header + 8] & 2 != 0 {
+            bytes[header + 32..header + 40].copy_from_slice(&(1u64 << 63).to_le_bytes());
+        }
+    }
+    let mut options = Options::default();
+    options.limit = u64::MAX;
+    let loader = Loader::new(trampfd_code::pool::Pools::new().unwrap(), options).unwrap();
+    let mut set = loader.set(1);
+    set.add("one", &bytes).unwrap().add("two", &bytes).unwrap();
+    let error = set.count().unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
 }
 
 #[test]

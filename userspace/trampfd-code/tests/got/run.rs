@@ -153,6 +153,15 @@ fn definitions_take_the_place_of_common_and_weak_ones() {
 }
 
 #[test]
+fn common_symbols_far_from_small_code_are_common_too() {
+    let medium = ["-O2", "-fPIC", "-fcommon", "-mcmodel=medium", "-mlarge-data-threshold=8"];
+    let (tentative, small) = (build("common.c", &medium), build("size.c", &["-fcommon"]));
+    let set = load(&loader(), 1, &[("common", &tentative), ("small", &small)]);
+    assert_eq!(function(&set, "fill")(3), 3 * 100);
+    assert_eq!(set.symbol("table").unwrap() % 64, 0);
+}
+
+#[test]
 fn constructors_run_in_their_order_and_destructors_last() {
     use std::sync::Mutex;
     static SEEN: Mutex<Vec<i32>> = Mutex::new(Vec::new());

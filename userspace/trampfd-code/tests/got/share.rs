@@ -133,6 +133,41 @@ fn a_set_takes_as_many_system_calls_whatever_its_objects() {
 }
 
 #[test]
+fn entries_have_the_names_of_their_symbols_and_are_shared_by_them() {
+    let flags = ["-O0", "-fPIC", "-fcommon", "-Wa,-mrelax-relocations=no"];
+    let of_table =
+        [&flags[..], &["-D__thread=", "-Dmine=table", "-Dread_mine=read_table"]].concat();
+    let (common, user) = (build("common.c", &flags), build("user.c", &of_table));
+    let loader = loader();
+    let early = load(&loader, 1, &[("common", &common)]);
+    let mut names: Vec<_> = early.table().iter().map(|entry| entry.symbol.as_str()).collect();
+    names.sort();
+    assert_eq!(names, ["outer", "table"]);
+    let late = sharing(&loader, 2, &user, &[&early]);
+    assert_eq!((late.counts().entries, late.counts().shared_entries), (0, 1));
+    function(&early, "fill")(8);
+    assert_eq!(function(&late, "read_table")(0), 8);
+}
+
+#[test]
+fn who_finds_no_user_of_a_set_any_more_removes_it() {
+    let (first, second) = (build("first.c", &PIC), build("second.c", &PIC));
+    let pools = Pools::new().unwrap();
+    let loader = Loader::new(pools.clone(), Options::default()).unwrap();
+    for round in 0..800 {
+        let mut early = load(&loader, 1, &[("first", &first)]);
+        let late = sharing(&loader, 2, &second, &[&early]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(late));
+            while let Err(refused) = early.remove() {
+                early = refused.set;
+            }
+            assert!(pools.create(1).is_ok(), "round {round}");
+        });
+    }
+}
+
+#[test]
 fn sets_can_be_used_by_any_thread() {
     fn any<T: Send + Sync>() {}
     any::<Loader>();

@@ -2,7 +2,7 @@
 
 use trampfd_code::got::{Error, Symbol};
 
-use crate::build::{build, loader, twice};
+use crate::build::{build, function, load, loader, twice};
 use crate::count::bytes;
 
 #[test]
@@ -48,6 +48,53 @@ fn every_relocation_has_the_value_that_the_abi_gives() {
     // SAFETY: a stub to this function.
     let stub: extern "C" fn(i32) -> i32 = unsafe { std::mem::transmute(section(".stubs").address) };
     assert_eq!(stub(8), 16);
+}
+
+#[test]
+fn bytes_before_a_distance_make_it_a_call_in_code_only() {
+    let loader = loader();
+    let near = load(&loader, 1, &[("outer", &build("outer.c", &["-O2"]))]);
+    let elsewhere = near.symbol("outer").unwrap();
+    let mut set = loader.set(2);
+    set.add("pointers", &build("pointers.c", &[]).bytes).unwrap();
+    // The variable is in reach, the functions are not.
+    set.resolve(|name| match name {
+        "elsewhere" => Some(Symbol::Address(elsewhere)),
+        _ => Some(Symbol::Address(twice as *const () as usize)),
+    });
+    // SAFETY: an object of gcc.
+    let set = unsafe { set.load() }.unwrap();
+    let distances = set.symbol("distances").unwrap();
+    for at in [distances + 4, distances + 12] {
+        let distance = i32::from_le_bytes(bytes(at, 4).try_into().unwrap());
+        assert_eq!(at.wrapping_add_signed(distance as isize), elsewhere);
+    }
+    assert_eq!(set.counts().stubs, 2);
+    assert_eq!(function(&set, "four_times")(5), 20);
+}
+
+#[test]
+fn the_size_of_what_is_elsewhere_is_an_error() {
+    let loader = loader();
+    let mut set = loader.set(1);
+    set.add("size.o", &build("size.c", &["-fcommon", "-DELSEWHERE"]).bytes).unwrap();
+    set.resolve(|_| Some(Symbol::Address(twice as *const () as usize)));
+    // SAFETY: an object of gcc.
+    let error = unsafe { set.load() }.unwrap_err();
+    let Error::Unsupported { site, relocation, .. } = &error else { panic!("{error}") };
+    assert_eq!(
+        (site.to_string(), relocation.as_str()),
+        ("size.o(.rodata+0x8)".into(), "R_X86_64_SIZE64")
+    );
+
+    // Of common ones the largest counts.
+    let small = build("size.c", &["-fPIC", "-fcommon"]);
+    let large = build("common.c", &["-fPIC", "-fcommon"]);
+    for order in [[&small, &large], [&large, &small]] {
+        let set = load(&loader, 1, &[("a", order[0]), ("b", order[1])]);
+        let size = u64::from_le_bytes(bytes(set.symbol("sizes").unwrap(), 8).try_into().unwrap());
+        assert_eq!(size, 400);
+    }
 }
 
 /// Loads words.c with other numbers: the error.

@@ -4,7 +4,9 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 mod this;
 
-pub(super) use this::{Field, GET_ADDR, MACHINE, STUB_ALIGN, STUB_LEN, decode, name, stub, write};
+pub(super) use this::{
+    Field, GET_ADDR, LARGE_COMMON, MACHINE, STUB_ALIGN, STUB_LEN, decode, name, stub, write,
+};
 
 /// What a relocation asks for: `target + addend - origin`, written as `field`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

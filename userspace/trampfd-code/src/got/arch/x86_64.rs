@@ -35,6 +35,9 @@ use super::{Entry, Form, Origin, Target};
 
 pub(in super::super) const MACHINE: u16 = elf::EM_X86_64;
 
+/// Common symbols that are not in reach of small code (SHN_X86_64_LCOMMON).
+pub(in super::super) const LARGE_COMMON: u16 = 0xff02;
+
 /// Bytes of a stub.
 pub(in super::super) const STUB_LEN: usize = 16;
 pub(in super::super) const STUB_ALIGN: usize = 16;
@@ -98,11 +101,12 @@ pub(in super::super) fn stub(at: usize, entry: usize) -> Option<[u8; STUB_LEN]> 
     Some(code)
 }
 
-/// What the relocation `kind` at `offset` of `bytes` asks for, given whether its symbol is part
-/// of the set. The same answer for the same question: what is counted is what is filled.
+/// What the relocation `kind` at `offset` of `bytes` asks for, given whether these are `code`, and
+/// whether its symbol is part of the set. The same answer for the same question: what is counted
+/// is what is filled.
 pub(in super::super) fn decode(
     kind: u32,
-    bytes: &[u8],
+    (bytes, code): (&[u8], bool),
     offset: usize,
     addend: i64,
     inside: bool,
@@ -121,8 +125,9 @@ pub(in super::super) fn decode(
         elf::R_X86_64_8 => form(Target::Symbol, Zero, Either(1)),
         elf::R_X86_64_PC64 => form(Target::Symbol, Place, Word),
         elf::R_X86_64_PC32 => {
-            // Compilers also call by PC32: no other instruction has these bytes here.
+            // Compilers also call by PC32: no other instruction has these bytes here, but data may.
             let branch = match before(1) {
+                _ if !code => false,
                 Some(0xe8 | 0xe9) => true,
                 Some(0x80..=0x8f) => before(2) == Some(0x0f),
                 _ => false,

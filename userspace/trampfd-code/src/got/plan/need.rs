@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::super::arch::{self, Entry, Form, Target};
 use super::super::object::{Home, Object, Use};
 use super::super::{Error, ObjectCounts, Site, Symbol};
-use super::{Meaning, Outside, Plan, Slot, Surroundings, entry_len};
+use super::{BLOCK, Meaning, Outside, Plan, SET, Slot, Surroundings, TABLE, entry_len};
 
 /// A relocation, understood.
 pub(in super::super) struct Reference {
@@ -126,9 +126,9 @@ impl Plan {
             return;
         }
         let meaning = match symbol.name.as_str() {
-            "_GLOBAL_OFFSET_TABLE_" => Meaning::Table,
-            "__dso_handle" => Meaning::Set,
-            "_TLS_MODULE_BASE_" => Meaning::Block,
+            TABLE => Meaning::Table,
+            SET => Meaning::Set,
+            BLOCK => Meaning::Block,
             name => {
                 let found = around.symbol(name);
                 self.outside.push(Outside {
@@ -195,11 +195,15 @@ impl Plan {
             relocation: arch::name(relocation.kind),
             reason,
         };
-        let form = arch::decode(relocation.kind, bytes, offset, relocation.addend, inside)
+        let code = section.used == Use::Code;
+        let form = arch::decode(relocation.kind, (bytes, code), offset, relocation.addend, inside)
             .map_err(unsupported)?;
         if offset.checked_add(form.field.len()).is_none_or(|end| end > bytes.len()) {
             let reason = format!("{}: a relocation outside of it", section.name);
             return Err(Error::Malformed { object: object.name.clone(), reason });
+        }
+        if form.target == Target::Size && self.size(objects, meaning).is_none() {
+            return Err(unsupported("the size of what the set does not define is not known"));
         }
         let wants_thread = match form.target {
             Target::Nothing => None,

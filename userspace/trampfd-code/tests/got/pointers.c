@@ -1,0 +1,21 @@
+/* Distances in data, behind bytes that would be a call and a jump in code; and a call and a jump
+   by PC32, as assemblers wrote them before PLT32. */
+__asm__(".section .rodata\n"
+	".globl distances\n"
+	"distances:\n"
+	"	.byte 0, 0, 0, 0xe8\n"
+	"	.long elsewhere - .\n"
+	"	.byte 0, 0, 0x0f, 0x85\n"
+	"	.long elsewhere - .\n"
+	".text\n"
+	".globl four_times\n"
+	"four_times:\n"
+	"	push %rax\n"
+	"	.byte 0xe8\n"
+	"	.long twice - . - 4\n"
+	"	pop %rdx\n"
+	"	mov %eax, %edi\n"
+	"	or $1, %eax\n"
+	"	.byte 0x0f, 0x85\n"
+	"	.long twice_again - . - 4\n"
+	"	ret\n");
