@@ -2,13 +2,11 @@
 
 use std::io::Write;
 
-use crate::runtime::{Fault, What, with_stack};
+use crate::runtime::{Fault, What, stack_pointer, with_stack};
 use crate::tree::{Call, Callee, Expression, Function, Line, Operator, Program, Statement};
 
-/// Calls in each other.
-const MAX_CALLS: usize = 10_000;
-/// Stack for them.
-const STACK: usize = 512 << 20;
+/// Of the thread that runs the program.
+const STACK: usize = 256 << 20;
 
 /// Runs `function`. `None`: it took more than `steps` steps.
 pub fn run(
@@ -18,8 +16,11 @@ pub fn run(
     steps: u64,
     output: &mut (dyn Write + Send),
 ) -> Option<Result<i64, Fault>> {
-    let mut interpreter = Interpreter { program, calls: 0, steps, output };
-    match with_stack(STACK, || interpreter.function(function, arguments.to_vec())) {
+    let run = |stack_limit| {
+        let mut interpreter = Interpreter { program, stack_limit, steps, output };
+        interpreter.function(function, arguments.to_vec())
+    };
+    match with_stack(STACK, run) {
         Ok(value) => Some(Ok(value)),
         Err(Stop::Fault(fault)) => Some(Err(fault)),
         Err(Stop::Steps) => None,
@@ -28,7 +29,8 @@ pub fn run(
 
 struct Interpreter<'a> {
     program: &'a Program,
-    calls: usize,
+    /// Below it no function begins.
+    stack_limit: usize,
     /// Left.
     steps: u64,
     output: &'a mut (dyn Write + Send),
@@ -37,6 +39,12 @@ struct Interpreter<'a> {
 enum Stop {
     Fault(Fault),
     Steps,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Stop {
+        Stop::Fault(fault)
+    }
 }
 
 /// A call of a function.
@@ -56,12 +64,10 @@ impl<'a> Interpreter<'a> {
         let function = &self.program.functions[index];
         slots.resize(function.slots, 0);
         let mut frame = Frame { function, slots };
-        if self.calls == MAX_CALLS {
+        if stack_pointer() < self.stack_limit {
             return Err(frame.fault(What::TooManyCalls, 0));
         }
-        self.calls += 1;
         let returned = self.block(&mut frame, &function.body)?;
-        self.calls -= 1;
         Ok(returned.unwrap_or(0))
     }
 
@@ -147,10 +153,7 @@ impl<'a> Interpreter<'a> {
         let Callee::Function(index) = call.callee else {
             return match writeln!(self.output, "{}", arguments[0]) {
                 Ok(()) => Ok(arguments[0]),
-                Err(error) => {
-                    let (what, function) = (What::Output(error.kind()), String::new());
-                    Err(Stop::Fault(Fault { what, function, line: 0 }))
-                }
+                Err(error) => Err(Fault::outside(What::Output(error.kind())).into()),
             };
         };
         self.function(index, arguments)

@@ -107,10 +107,9 @@ fn command(
     } else {
         make_folder(&folder)?;
         let ran = compiled(&program, main, &numbers, &folder, &mut output);
-        if !keep {
-            fs::remove_dir_all(&folder)?;
-        }
+        let removed = if keep { Ok(()) } else { fs::remove_dir_all(&folder) };
         let ran = ran?;
+        removed.map_err(|error| format!("{}: {error}", folder.display()))?;
         report(&ran, &mut io::stderr())?;
         ran.result
     };
@@ -208,15 +207,18 @@ fn place(program: &Program, fault: &Fault) -> String {
     }
 }
 
+/// Variables that are no absolute paths count as not set.
 fn usual_folder() -> PathBuf {
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let caches = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    let path = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
     caches.unwrap_or_else(env::temp_dir).join("calc-cache")
 }
 
 /// The cache makes its own folder, but not those it is in.
-fn make_folder(folder: &Path) -> io::Result<()> {
+fn make_folder(folder: &Path) -> Result<(), String> {
     let parents = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let Some(parents) = parents else { return Ok(()) };
     let mut builder = fs::DirBuilder::new();
-    parents.map_or(Ok(()), |parents| builder.recursive(true).mode(0o700).create(parents))
+    let made = builder.recursive(true).mode(0o700).create(parents);
+    made.map_err(|error| format!("{}: {error}", parents.display()))
 }

@@ -17,11 +17,14 @@ use crate::tree::{
     Call, Callee, Expression, Function, Line, Operator, Program, Statement, Variable,
 };
 
-/// Blocks and expressions may be nested this deep: so much stack there is in any case.
+/// Blocks and expressions may be nested this deep, and a statement may have so many operators, of
+/// which each can take the tree a step deeper: so much stack there is in any case.
 const MAX_DEPTH: usize = 100;
+const MAX_OPERATORS: usize = 1000;
 
 pub fn parse(text: &str) -> Result<Program, Error> {
-    let mut parser = Parser { text, tokens: tokens(text)?, next: 0, first_line: 1, depth: 0 };
+    let mut parser =
+        Parser { text, tokens: tokens(text)?, next: 0, first_line: 1, depth: 0, operators: 0 };
     let mut program = Program::default();
     while parser.peek() != &Word::End {
         program.functions.push(parser.function()?);
@@ -37,6 +40,8 @@ struct Parser<'a> {
     /// Of the function.
     first_line: usize,
     depth: usize,
+    /// Of the statement, until now.
+    operators: usize,
 }
 
 impl Parser<'_> {
@@ -134,6 +139,7 @@ impl Parser<'_> {
     }
 
     fn statement(&mut self) -> Result<Statement, Error> {
+        self.operators = 0;
         if self.is_name("if") {
             return self.condition();
         }
@@ -186,6 +192,10 @@ impl Parser<'_> {
     fn operators(&mut self, least: usize) -> Result<Expression, Error> {
         let mut left = self.operand()?;
         while let Some((operator, strength)) = self.operator().filter(|&(_, s)| s >= least) {
+            if self.operators == MAX_OPERATORS {
+                return self.error(format!("more than {MAX_OPERATORS} operators in a statement"));
+            }
+            self.operators += 1;
             let line = self.line();
             self.advance();
             let right = self.operators(strength + 1)?;

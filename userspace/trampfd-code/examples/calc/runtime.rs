@@ -21,11 +21,20 @@ pub struct Fault {
     pub line: u32,
 }
 
+impl Fault {
+    /// One that is in no function.
+    pub fn outside(what: What) -> Fault {
+        Fault { what, function: String::new(), line: 0 }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     Overflow,
     DivisionByZero,
     TooManyCalls,
+    /// There is no thread with the stack that a program needs.
+    NoStack(String),
     /// A function was called, and its code could not be had.
     NotCompiled(String),
     Output(std::io::ErrorKind),
@@ -46,6 +55,7 @@ impl fmt::Display for What {
             What::Overflow => f.write_str("the result is too great for 64 bits"),
             What::DivisionByZero => f.write_str("division by zero"),
             What::TooManyCalls => f.write_str("too many calls in each other"),
+            What::NoStack(why) => write!(f, "no stack for the program: {why}"),
             What::NotCompiled(why) => write!(f, "not compiled: {why}"),
             What::Output(why) => write!(f, "nothing can be printed: {why}"),
         }
@@ -76,7 +86,7 @@ type Code = extern "C" fn(&mut Context<'_>, i64, i64, i64, i64, i64) -> Outcome;
 
 /// Of the thread that runs the program.
 const STACK: usize = 16 << 20;
-/// What is left of it for the functions here, and for the compiler.
+/// What is left of a stack for the functions of the run time, and for the compiler.
 const RESERVE: usize = 2 << 20;
 
 /// Runs compiled code.
@@ -95,25 +105,35 @@ pub unsafe fn run(
     let code: Code = unsafe { std::mem::transmute(code) };
     let argument = |i| arguments.get(i).copied().unwrap_or(0);
     let (a, b, c, d, e) = (argument(0), argument(1), argument(2), argument(3), argument(4));
-    let work = move || {
-        let here = 0u8;
-        let stack_limit = &raw const here as usize - (STACK - RESERVE);
+    with_stack(STACK, move |stack_limit| {
         let mut context = Context { stack_limit, output, fault: None };
         let outcome = code(&mut context, a, b, c, d, e);
         match context.fault {
             Some(fault) if outcome.failed != 0 => Err(fault),
             _ => Ok(outcome.value),
         }
-    };
-    with_stack(STACK, work)
+    })
 }
 
-/// Runs `work` in a thread that has so many bytes of stack.
-pub fn with_stack<R: Send>(bytes: usize, work: impl FnOnce() -> R + Send) -> R {
+/// Runs `work` in a thread that has so many bytes of stack. It is given the address below which
+/// no function of the program may begin.
+pub fn with_stack<V: Send, E: From<Fault> + Send>(
+    bytes: usize,
+    work: impl FnOnce(usize) -> Result<V, E> + Send,
+) -> Result<V, E> {
+    let work = move || work(stack_pointer() - (bytes - RESERVE));
     thread::scope(|scope| {
-        let thread = thread::Builder::new().stack_size(bytes).spawn_scoped(scope, work);
-        thread.expect("a thread for the program").join().expect("the program's thread panicked")
+        match thread::Builder::new().stack_size(bytes).spawn_scoped(scope, work) {
+            Ok(thread) => thread.join().expect("the program's thread panicked"),
+            Err(error) => Err(Fault::outside(What::NoStack(error.to_string())).into()),
+        }
     })
+}
+
+/// About: the address of something on the stack.
+pub fn stack_pointer() -> usize {
+    let here = 0u8;
+    &raw const here as usize
 }
 
 /// The functions that compiled code calls, by name.
@@ -127,8 +147,7 @@ pub fn helper(name: &str) -> Option<*const u8> {
 
 extern "C" fn print(context: &mut Context<'_>, value: i64) -> Outcome {
     if let Err(error) = writeln!(context.output, "{value}") {
-        let (what, function) = (What::Output(error.kind()), String::new());
-        context.fault = Some(Fault { what, function, line: 0 });
+        context.fault = Some(Fault::outside(What::Output(error.kind())));
         return Outcome::FAILED;
     }
     Outcome { value, failed: 0 }
@@ -167,8 +186,7 @@ pub fn not_compiled(error: &cache::Error) -> *const u8 {
     }
     WHY.set(why);
     extern "C" fn fail(context: &mut Context<'_>) -> Outcome {
-        let what = What::NotCompiled(WHY.take());
-        context.fault = Some(Fault { what, function: String::new(), line: 0 });
+        context.fault = Some(Fault::outside(What::NotCompiled(WHY.take())));
         Outcome::FAILED
     }
     fail as *const u8

@@ -15,6 +15,8 @@
 //! Code holds no address: other functions and helpers are called through slots of the cache's
 //! GOT, and the function's name is read from the cache's constants, each by its distance.
 
+use std::collections::BTreeMap;
+
 use dynasmrt::x64::X64Relocation;
 use dynasmrt::{AssemblyOffset, DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 use trampfd_code::cache::{Code, Failure, Target};
@@ -31,7 +33,7 @@ pub fn compile(function: &Function, code: &mut Code<'_, usize>) -> Result<(), Fa
         asm,
         code,
         fixups: Vec::new(),
-        faults: Vec::new(),
+        faults: BTreeMap::new(),
         failed,
         slots: function.slots,
         temporaries: 0,
@@ -50,8 +52,8 @@ struct Generator<'a, 'c> {
     code: &'a mut Code<'c, usize>,
     /// Where the four bytes are that will hold a distance, and to what.
     fixups: Vec<(usize, Target)>,
-    /// Where to jump to when something is wrong, what that is, and on which line.
-    faults: Vec<(DynamicLabel, What, Line)>,
+    /// Where to jump to when something is wrong: on which line, and the code of what it is.
+    faults: BTreeMap<(Line, i32), DynamicLabel>,
     /// Leaves the function with what is in rdx.
     failed: DynamicLabel,
     slots: usize,
@@ -74,13 +76,7 @@ impl Generator<'_, '_> {
     }
 
     fn fault(&mut self, what: What, line: Line) -> DynamicLabel {
-        let known = self.faults.iter().find(|fault| (&fault.1, fault.2) == (&what, line));
-        if let Some(&(label, ..)) = known {
-            return label;
-        }
-        let label = self.asm.new_dynamic_label();
-        self.faults.push((label, what, line));
-        label
+        *self.faults.entry((line, what.code())).or_insert_with(|| self.asm.new_dynamic_label())
     }
 
     /// The instruction before ends in a distance to `target`.
@@ -135,12 +131,12 @@ impl Generator<'_, '_> {
 
     fn faults(&mut self, name: &str) {
         let report = self.asm.new_dynamic_label();
-        for (label, what, line) in std::mem::take(&mut self.faults) {
+        for ((line, code), label) in std::mem::take(&mut self.faults) {
             dynasm!(self.asm
                 ; .arch x64
                 ; =>label
                 ; mov ecx, line as i32
-                ; mov r8d, what.code()
+                ; mov r8d, code
                 ; jmp =>report
             );
         }

@@ -43,16 +43,19 @@ fn folder() -> PathBuf {
 
 /// Parses a program and runs it from the cache in `folder`: what it printed, and the rest.
 fn run(text: &str, numbers: &[i64], folder: &Path) -> (String, Ran) {
-    let program = Arc::new(program(text).unwrap_or_else(|error| panic!("{error}\n{text}")));
+    let program = Arc::new(program(text).unwrap_or_else(|error| panic!("{error}\n{text:.999}")));
     let main = entry(&program, numbers).unwrap();
     let mut output = Vec::new();
     let ran = compiled(&program, main, numbers, folder, &mut output);
-    (String::from_utf8(output).unwrap(), ran.unwrap_or_else(|error| panic!("{error:?}\n{text}")))
+    (
+        String::from_utf8(output).unwrap(),
+        ran.unwrap_or_else(|error| panic!("{error:?}\n{text:.999}")),
+    )
 }
 
 /// The same by the interpreter. `None`: it takes too many steps.
 fn interpret(text: &str, numbers: &[i64]) -> Option<(String, Result<i64, Fault>)> {
-    let program = program(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let program = program(text).unwrap_or_else(|error| panic!("{error}\n{text:.999}"));
     let main = entry(&program, numbers).unwrap();
     let mut output = Vec::new();
     let result = interpreter::run(&program, main, numbers, 1_000_000, &mut output)?;
@@ -294,6 +297,79 @@ fn faults_end_the_program_with_their_line() {
 }
 
 #[test]
+fn the_largest_programs_run() {
+    hardened("the_largest_programs_run", |folder| {
+        let sum = format!("n{}", " + 1".repeat(1000));
+        let nested = format!("{}n{}", "(n + ".repeat(90), ")".repeat(90));
+        let parameters = "(1, 2, 3, 4, g".repeat(95) + "(1, 2, 3, 4, 5)" + &")".repeat(95);
+        let variables = "let x = n; ".repeat(999);
+        let lines = "\nx = x + 1;".repeat(20_000);
+        let text = format!(
+            "fn main(n) {{ {variables} print({sum}); print({nested}); print(g{parameters});
+             x = 0; {lines} return x; }}
+             fn g(a, b, c, d, e) {{ return a + b + c + d + e; }}"
+        );
+        let want = (format!("1001\n91\n{}\n", 10 * 96 + 5), Ok(20_000));
+        assert_eq!(interpret(&text, &[1]).as_ref(), Some(&want));
+        let (printed, ran) = run(&text, &[1], folder);
+        assert_eq!((printed, ran.result), want);
+    });
+}
+
+#[test]
+fn no_call_is_too_deep_for_the_stack() {
+    hardened("no_call_is_too_deep_for_the_stack", |folder| {
+        let (sum, minus) = (" + 1".repeat(1000), "-".repeat(40));
+        let blocks = ("if 1 { ".repeat(48), "}".repeat(48));
+        let calls = ["f(n)".to_owned(), format!("{minus}f(n)"), format!("f(n){sum}")];
+        for call in calls {
+            for (open, close) in [("", ""), (&*blocks.0, &*blocks.1)] {
+                let nested = format!("fn main(n) {{ f(n); }} fn f(n) {{ {open} {call}; {close} }}");
+                let (_, interpreted) = interpret(&nested, &[1]).expect("few enough steps");
+                for result in [interpreted, run(&nested, &[1], folder).1.result] {
+                    let fault = result.unwrap_err();
+                    assert_eq!((fault.what, &*fault.function), (What::TooManyCalls, "f"), "{call}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn without_memory_for_a_stack_there_is_a_fault() {
+    hardened("without_memory_for_a_stack_there_is_a_fault", |_| {
+        let limit = libc::rlimit { rlim_cur: 256 << 20, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: a limit on the address space of this process.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        let (_, result) = interpret("fn main() { }", &[]).unwrap();
+        let fault = result.unwrap_err();
+        assert!(matches!(fault.what, What::NoStack(_)), "{fault:?}");
+    });
+}
+
+#[test]
+fn what_is_kept_nowhere_is_removed_and_hides_no_error() {
+    hardened("what_is_kept_nowhere_is_removed_and_hides_no_error", |folder| {
+        let temporary = |path: &Path| {
+            // SAFETY: the other thread of this process waits for this one.
+            unsafe { env::set_var("TMPDIR", path) };
+        };
+        let words = [
+            "--no-cache",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/examples/calc/programs/fib.calc"),
+            "9",
+        ];
+        fs::create_dir(folder).unwrap();
+        temporary(folder);
+        command(words.iter().map(Into::into)).unwrap();
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+        temporary(Path::new("/proc"));
+        let error = command(words.iter().map(Into::into)).unwrap_err();
+        assert!(error.to_string().contains("cannot be used for code"), "{error}");
+    });
+}
+
+#[test]
 fn commands_that_make_no_sense_are_refused() {
     let fib = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/calc/programs/fib.calc");
     for (words, want) in [
@@ -346,6 +422,7 @@ fn wrong_programs_are_refused_with_their_line() {
     let deep = format!("fn main() {{ return {}1{}; }}", "(".repeat(500), ")".repeat(500));
     let minus = format!("fn main() {{ return {}1; }}", "-".repeat(100_000));
     let many = format!("fn main() {{ {} }}", "let x = 1;".repeat(1001));
+    let long = format!("fn main() {{\n return 1{}; }}", "+1".repeat(100_000));
     for (text, line, what) in [
         ("fn main() { return 1 }", 1, "; is missing"),
         ("fn main() {\n  x = 1;\n}", 2, "there is no x"),
@@ -365,6 +442,7 @@ fn wrong_programs_are_refused_with_their_line() {
         (&deep, 1, "nested too deep"),
         (&minus, 1, "nested too deep"),
         (&many, 1, "more than 1000 variables"),
+        (&long, 2, "more than 1000 operators"),
     ] {
         match program(text) {
             Err(lexer::Error { line: at, what: why }) if at == line && why.contains(what) => (),
