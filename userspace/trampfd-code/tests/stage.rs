@@ -423,15 +423,13 @@ fn what_could_not_be_finalised_can_be_later() {
 #[test]
 fn what_is_not_asked_for_counts_nowhere() {
     alone(|| {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let data = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
-        let data: u64 = data.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        let data = status("VmData");
         let limit = |bytes| {
             let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
             // SAFETY: a limit on the private memory of this process.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
         };
-        limit((data << 10) + (16 << 20));
+        limit(data + (16 << 20));
         // Nothing is checked before the limit is gone: a report may need memory.
         let some = Stage::new(Options::default()).and_then(|mut stage| {
             stage.allocate(Kind::Code, 100, 16)?;
@@ -573,6 +571,36 @@ fn memory_of_somebody_else_becomes_code_where_what_was_writable_may_not() {
     alone(|| {
         refuse_exec_gain();
         memory_of_somebody_else_becomes_code_and_memory_again();
+    });
+}
+
+/// Bytes that this process has of something: "VmSize", for instance.
+fn status(what: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let row = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
+    row.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn what_became_code_becomes_memory_again_where_little_is_left() {
+    alone(|| {
+        let len = (64 << 20) + page_size();
+        let code = anonymous(len);
+        let content: Vec<u8> = (0..len).map(|at| (at * 31 >> 4) as u8).collect();
+        write(code, &content);
+        let meter = Meter::new();
+        // SAFETY: pages of ours, here and below.
+        unsafe { publish_in_place(code, len, &Options::default(), &meter) }.unwrap();
+        let all = libc::rlimit { rlim_cur: status("VmSize") + (16 << 20), rlim_max: !0 };
+        // SAFETY: a limit on the address space of this process.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &all) }, 0);
+        // SAFETY: nothing runs there.
+        unsafe { unpublish_in_place(code, len, &meter) }.unwrap();
+        for at in [0, len / 2, len - 1] {
+            assert_eq!(access(code.wrapping_add(at)), "rw-p");
+        }
+        // SAFETY: pages of ours.
+        assert!(unsafe { std::slice::from_raw_parts(code, len) } == content);
     });
 }
 

@@ -55,8 +55,14 @@ pub unsafe fn publish_in_place(
     Ok(Published { source: file.source().clone() })
 }
 
+/// How many bytes are copied at once: in a system call, and in that much memory.
+const CHUNK: usize = 1 << 20;
+
 /// Makes memory that [`publish_in_place`] had made executable private again, to read and write,
-/// with the same content.
+/// with the same content: a system call for each MiB. It needs a MiB of other memory at most, so
+/// that it works where there is little left.
+///
+/// If it fails, some of the first pages may be private; it can be called again for all of them.
 ///
 /// # Safety
 ///
@@ -64,21 +70,26 @@ pub unsafe fn publish_in_place(
 ///
 /// # Errors
 ///
-/// [`Error::NotPages`], and [`Error::Memory`] without memory for the content.
+/// [`Error::NotPages`], and [`Error::Memory`] where there is no memory for the copy, or mmap(2)
+/// fails.
 pub unsafe fn unpublish_in_place(ptr: *mut u8, len: usize, meter: &Meter) -> Result<(), Error> {
     check_pages(ptr, len)?;
     let mut content: Vec<u8> = Vec::new();
     content
-        .try_reserve_exact(len)
+        .try_reserve_exact(len.min(CHUNK))
         .map_err(|_| std::io::ErrorKind::OutOfMemory.into())
         .map_err(system("copying code"))?;
-    // SAFETY: readable, by the caller's contract.
-    content.extend_from_slice(unsafe { std::slice::from_raw_parts(ptr, len) });
-    // SAFETY: the caller's to replace.
-    unsafe { sys::map_nothing(meter.counts(), At::Over(ptr), len, Prot::ReadWrite) }
-        .map_err(system("mapping memory over code"))?;
-    // SAFETY: mapped for writing just now, `len` bytes.
-    unsafe { ptr.copy_from_nonoverlapping(content.as_ptr(), len) };
+    for start in (0..len).step_by(CHUNK) {
+        let (ptr, len) = (ptr.wrapping_add(start), CHUNK.min(len - start));
+        content.clear();
+        // SAFETY: readable, by the caller's contract.
+        content.extend_from_slice(unsafe { std::slice::from_raw_parts(ptr, len) });
+        // SAFETY: the caller's to replace.
+        unsafe { sys::map_nothing(meter.counts(), At::Over(ptr), len, Prot::ReadWrite) }
+            .map_err(system("mapping memory over code"))?;
+        // SAFETY: mapped for writing just now, `len` bytes.
+        unsafe { ptr.copy_from_nonoverlapping(content.as_ptr(), len) };
+    }
     Ok(())
 }
 
