@@ -60,6 +60,9 @@ impl CustomCodeMemory for PublishedCodeMemory {
     }
 
     fn publish_executable(&self, ptr: *const u8, len: usize) -> Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
         // SAFETY: wasmtime's own pages, mapped for nobody else, which it has written, and whose
         // protection it leaves to this trait until it unpublishes them.
         unsafe { publish_in_place(ptr.cast_mut(), len, &self.options, &self.meter) }?;
@@ -67,6 +70,10 @@ impl CustomCodeMemory for PublishedCodeMemory {
     }
 
     fn unpublish_executable(&self, ptr: *const u8, len: usize) -> Result<()> {
+        // A module without code, which wasmtime has not published; it panics if this fails.
+        if len == 0 {
+            return Ok(());
+        }
         // SAFETY: the pages that were given to `publish_executable`, whether it succeeded or
         // not; no code runs there any more, by the trait's contract.
         unsafe { unpublish_in_place(ptr.cast_mut(), len, &self.meter) }?;

@@ -177,3 +177,14 @@ fn without_a_source_of_code_memory_a_module_is_an_error() {
     let error = Module::new(&engine, MODULE).unwrap_err();
     assert!(error.downcast_ref::<trampfd_code::stage::Error>().is_some(), "{error:?}");
 }
+
+#[test]
+fn a_module_without_code_comes_and_goes() {
+    let (engine, meter) = engine();
+    for text in ["(module)", "(module (memory 1))"] {
+        let module = Module::new(&engine, text).unwrap();
+        let mut store = Store::new(&engine, ());
+        Instance::new(&mut store, &module, &[]).unwrap();
+    }
+    assert_eq!(meter.stats().system_calls, 0);
+}
