@@ -242,7 +242,9 @@ impl CodeFile {
         self.write.get()?;
         match &self.alias {
             Some(alias) if !self.withdrawn.swap(true, Ordering::AcqRel) => {
-                alias.release(0, alias.len())
+                let released = alias.release(0, alias.len());
+                // It is there still, and can be taken away later.
+                released.inspect_err(|_| self.withdrawn.store(false, Ordering::Release))
             }
             _ => Ok(()),
         }

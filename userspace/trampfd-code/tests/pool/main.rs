@@ -7,14 +7,18 @@
 //! | `others.rs` | that threads and children of fork are not disturbed |
 //! | `protection.rs` | what is never writable, and what a system may forbid |
 //! | `errors.rs` | what is refused |
+//! | `failing.rs` | that any system call may fail |
 
 use std::ops::Range;
 
-use trampfd_code::pool::{Kind, Layout, Options, Pool, Request, Section, Set};
+use trampfd_code::pool::{Error, Kind, Layout, Options, Pool, Request, Section, Set};
 use trampfd_code::vm::{Write, page_size};
 
 mod counts;
 mod errors;
+mod failing;
+#[path = "../support/faults.rs"]
+mod faults;
 #[path = "../stage/arch/x86_64.rs"]
 mod machine;
 mod others;
@@ -94,13 +98,17 @@ impl Module {
 
 /// One set of `count` modules, whose functions return their numbers.
 fn modules(pool: &Pool, count: i32) -> (Set, Vec<Module>) {
+    try_modules(pool, count).unwrap()
+}
+
+fn try_modules(pool: &Pool, count: i32) -> Result<(Set, Vec<Module>), Error> {
     let mut set = pool.set();
     let modules: Vec<Module> = (0..count).map(|_| Module::request(&mut set)).collect();
-    let mut layout = set.lay_out().unwrap();
+    let mut layout = set.lay_out()?;
     for (i, module) in modules.iter().enumerate() {
         module.fill(&mut layout, i as i32);
     }
-    (layout.commit().unwrap(), modules)
+    Ok((layout.commit()?, modules))
 }
 
 /// Each function returns its number.
