@@ -27,7 +27,8 @@ pub struct Options {
     /// and backtraces pass through the code.
     pub unwind: bool,
     /// Objects are shown to debuggers, by gdb's interface for code made at run time. They cannot
-    /// write breakpoints into the code, as nothing can: `hbreak` is what works.
+    /// write breakpoints into the code, as nothing can: `hbreak` is what works, and gdb does not
+    /// always say that `break` does not.
     pub gdb: bool,
     /// Functions are listed in `/tmp/perf-PID.map`.
     pub perf_map: bool,

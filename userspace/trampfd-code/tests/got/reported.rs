@@ -102,18 +102,37 @@ fn debugged() {
     assert_eq!(function(&walk(&loader, 1).unwrap(), "middle")(1), 3);
 }
 
-#[test]
-fn gdb_knows_functions_and_lines_of_loaded_code() {
+/// What gdb says when it is given these commands for the test above.
+fn gdb(commands: &[&str]) -> (String, String) {
     let output = Command::new("gdb")
         .args(["-nx", "-batch", "-ex", "set debuginfod enabled off"])
-        .args(["-ex", "break trampfd_test_visit", "-ex", "run", "-ex", "backtrace 4", "--args"])
+        .args(commands.iter().flat_map(|command| ["-ex", command]))
+        .arg("--args")
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "reported::debugged", "--test-threads", "1"])
         .env("GOT_DEBUGGED", "1")
         .output()
         .expect("gdb");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_debugger_stops_in_loaded_code_without_writing_there() {
+    let load = ["break __jit_debug_register_code", "run", "finish", "delete"];
+    let (said, errors) =
+        gdb(&[&load[..], &["hbreak walk.c:3", "continue", "print x + 40", "kill"]].concat());
+    assert!(said.contains("inner (x="), "{said}\n{errors}");
+    assert!(said.contains("$1 = 41"), "{said}\n{errors}");
+    // It cannot write there, and some versions do not say so.
+    let (said, errors) = gdb(&[&load[..], &["break walk.c:3", "continue"]].concat());
+    assert!(said.contains("walk.c, line 3."), "{said}\n{errors}");
+    assert!(!said.contains("inner (x="), "{said}\n{errors}");
+}
+
+#[test]
+fn gdb_knows_functions_and_lines_of_loaded_code() {
+    let (said, errors) = gdb(&["break trampfd_test_visit", "run", "backtrace 4"]);
     for (function, line) in [("inner", 3), ("middle", 4)] {
         let frame = said.lines().find(|line| line.contains(&format!(" in {function} (")));
         let frame = frame.unwrap_or_else(|| panic!("{said}\n{errors}"));
