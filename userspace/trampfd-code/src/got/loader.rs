@@ -1,7 +1,7 @@
 //! Sets are put together, laid out and filled.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::arch::{self, Entry};
 use super::fixed::Piece;
@@ -30,10 +30,13 @@ pub struct Options {
     /// write breakpoints into the code, as nothing can: `hbreak` is what works, and gdb does not
     /// always say that `break` does not.
     pub gdb: bool,
-    /// Functions are listed in `/tmp/perf-PID.map`.
+    /// Functions are listed in `/tmp/perf-PID.map`, behind what is there. `perf` itself looks there
+    /// only for code that is no part of a file, as that of this crate is (of a memfd, say): for
+    /// `perf` there is [`Options::jitdump`].
     pub perf_map: bool,
     /// Functions and their code are written to `jit-PID.dump` in this folder, for
-    /// `perf record -k mono` and `perf inject --jit`.
+    /// `perf record -k mono` and `perf inject --jit`. All loaders of a process write to the same
+    /// file; one that an earlier process left is overwritten.
     pub jitdump: Option<PathBuf>,
 }
 
@@ -58,7 +61,7 @@ pub struct Loader {
     pools: Pools,
     options: Options,
     map: Option<Map>,
-    dump: Option<Mutex<Dump>>,
+    dump: Option<Dump>,
     meter: Meter,
 }
 
@@ -72,8 +75,7 @@ impl Loader {
         let meter = Meter::new();
         let map = options.perf_map.then(|| Map::open(&meter)).transpose()?;
         let dump = options.jitdump.as_ref().map(|folder| Dump::open(folder, &meter));
-        let dump = dump.transpose()?.map(Mutex::new);
-        Ok(Loader { pools, options, map, dump, meter })
+        Ok(Loader { pools, options, map, dump: dump.transpose()?, meter })
     }
 
     /// A new set, which becomes the pool `id`.
@@ -250,7 +252,7 @@ impl<'a> SetBuilder<'a> {
             map.add(&functions, meter)?;
         }
         if let Some(dump) = dump {
-            dump.lock().unwrap_or_else(|e| e.into_inner()).add(&functions, meter)?;
+            dump.add(&functions, meter)?;
         }
         Ok(())
     }

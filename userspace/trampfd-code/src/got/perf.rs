@@ -1,8 +1,10 @@
 //! What the profiler perf reads: the map of names (/tmp/perf-PID.map), and the dump of code
 //! (jit-PID.dump, for `perf inject --jit`).
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 
 use super::Error;
 use super::arch::MACHINE;
@@ -29,6 +31,21 @@ impl Log {
             Ok(fd) => Ok(Log { fd, path }),
             Err(error) => Err(Error::Profile { path, error }),
         }
+    }
+
+    /// Writes what the file begins with, in place of what an earlier process left there, but once.
+    fn begin(&self, header: &[u8], meter: &Meter) -> io::Result<()> {
+        let (fd, counts) = (self.fd.as_fd(), meter.counts());
+        let mut dumps = dumps();
+        let stat = sys::stat(counts, fd)?;
+        let which = (stat.st_dev, stat.st_ino);
+        if stat.st_size > 0 && dumps.begun.contains(&which) {
+            return Ok(());
+        }
+        sys::set_len(counts, fd, 0)?;
+        sys::write_at(counts, fd, header, 0)?;
+        dumps.begun.push(which);
+        Ok(())
     }
 
     fn write(&self, bytes: &[u8], meter: &Meter) -> Result<(), Error> {
@@ -61,9 +78,20 @@ impl Map {
 
 /// The dump of code.
 #[derive(Debug)]
-pub(super) struct Dump {
-    log: Log,
-    index: u64,
+pub(super) struct Dump(Log);
+
+/// The dumps of this process. Locked while one is written to, so that times go up in it.
+static DUMPS: Mutex<Dumps> = Mutex::new(Dumps { begun: Vec::new(), functions: 0 });
+
+struct Dumps {
+    /// Device and number of the files that have their header.
+    begun: Vec<(u64, u64)>,
+    /// In all of them; no two have the same number.
+    functions: u64,
+}
+
+fn dumps() -> MutexGuard<'static, Dumps> {
+    DUMPS.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 impl Dump {
@@ -73,6 +101,7 @@ impl Dump {
         const VERSION: u32 = 1;
         const LEN: u32 = 40;
         let path = folder.join(format!("jit-{}.dump", std::process::id()));
+        let failed = |error| Error::Profile { path: path.clone(), error };
         let log = Log::open(path.clone(), meter)?;
         let mut header = Vec::new();
         for word in [MAGIC, VERSION, LEN, MACHINE.into(), 0, std::process::id()] {
@@ -80,7 +109,7 @@ impl Dump {
         }
         header.extend(sys::monotonic_nanoseconds(meter.counts()).to_ne_bytes());
         header.extend(0u64.to_ne_bytes());
-        log.write(&header, meter)?;
+        log.begin(&header, meter).map_err(failed)?;
         // perf finds the file by a mapping of it that could be executed; it need not stay.
         let counts = meter.counts();
         let read = sys::open_readable(counts, &path);
@@ -92,16 +121,15 @@ impl Dump {
                 sys::unmap(counts, view, page)
             }
         });
-        match shown {
-            Ok(()) => Ok(Dump { log, index: 0 }),
-            Err(error) => Err(Error::Profile { path, error }),
-        }
+        shown.map_err(failed)?;
+        Ok(Dump(log))
     }
 
-    pub(super) fn add(&mut self, functions: &[Function<'_>], meter: &Meter) -> Result<(), Error> {
+    pub(super) fn add(&self, functions: &[Function<'_>], meter: &Meter) -> Result<(), Error> {
         /// JIT_CODE_LOAD.
         const LOAD: u32 = 0;
         const FIXED: usize = 56;
+        let mut dumps = dumps();
         let mut records = Vec::new();
         let (process, thread) = (std::process::id(), sys::thread_number(meter.counts()));
         for Function { name, address, code } in functions {
@@ -112,14 +140,15 @@ impl Dump {
             records.extend(sys::monotonic_nanoseconds(meter.counts()).to_ne_bytes());
             records.extend(process.to_ne_bytes());
             records.extend(thread.to_ne_bytes());
-            for word in [*address as u64, *address as u64, code.len() as u64, self.index] {
+            let number = dumps.functions;
+            dumps.functions += 1;
+            for word in [*address as u64, *address as u64, code.len() as u64, number] {
                 records.extend(word.to_ne_bytes());
             }
             records.extend(name.bytes().filter(|&byte| byte != 0));
             records.resize(records.len() + 1 + name.bytes().filter(|&b| b == 0).count(), 0);
             records.extend(*code);
-            self.index += 1;
         }
-        self.log.write(&records, meter)
+        self.0.write(&records, meter)
     }
 }
