@@ -1,7 +1,7 @@
 //! One thread's memory.
 //!
 //! ```text
-//!  owner ──► carver: take, give, no locked instruction
+//!  owner ──► carver: idle blocks, else free runs; no locked instruction
 //!  other threads ──► bit in the block's map ──► message ──► read by the owner when it next calls
 //! ```
 
@@ -11,11 +11,12 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::carver::Carver;
+use super::carver::{Carver, Name};
 use super::map::{Map, Refused};
 use super::segment::{Books, Segment, Unit};
 use super::state::{Inner, State};
-use crate::vm;
+use super::thread::me;
+use crate::vm::{self, token};
 
 /// A unit of a segment.
 #[derive(Clone, Debug)]
@@ -42,25 +43,42 @@ pub(super) enum Message {
     Shrink { piece: u32, start: usize, len: usize },
 }
 
-/// What is its owner's alone.
-#[derive(Debug)]
-struct Own {
-    carver: Carver<Place>,
-    /// Where the block is that was given back last.
-    last: *const u8,
+/// A block that is handed out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) rx: *const u8,
+    /// The same byte in the alias, if there is one.
+    pub(super) rw: *mut u8,
+    /// Whose it is; null if it is a large one.
+    pub(super) heap: *const Heap,
+    /// Where in the heap: see [`Name`].
+    pub(super) name: Name,
+}
+
+impl Block {
+    /// What a [`Carver`] has found.
+    #[inline(always)]
+    fn new(inner: &Inner, heap: *const Heap, found: (Name, &Place, usize)) -> Block {
+        let (name, Place { segment, at, .. }, start) = found;
+        let at = at + (start << inner.granule);
+        Block { rx: segment.rx(at), rw: segment.rw(at), heap, name }
+    }
 }
 
 /// Units, and the free runs in them.
 ///
 /// # Invariants
 ///
-/// `own` is touched only by the thread that has set `owned`, which [`Owner`] stands for.
+/// `carver` is touched only by the thread that `owner` names, which [`Owner`] stands for.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Heap {
-    own: UnsafeCell<Own>,
+    carver: UnsafeCell<Carver<Place>>,
     mail: AtomicBool,
-    owned: AtomicBool,
+    /// [`me`] of the thread that has it; 0 if none has.
+    owner: AtomicUsize,
+    /// That of the process it was made by.
+    token: u64,
     /// Bytes of the carver's books.
     side: AtomicUsize,
     inbox: Mutex<Vec<Message>>,
@@ -68,17 +86,17 @@ pub(super) struct Heap {
     lane: usize,
 }
 
-// SAFETY: `last` is an address.
-unsafe impl Send for Heap {}
 // SAFETY: by the invariants; the rest can be shared.
 unsafe impl Sync for Heap {}
 
 impl Heap {
-    pub(super) fn new(lane: usize) -> Heap {
+    /// Of this process, whose `token` that is.
+    pub(super) fn new(inner: &Inner, lane: usize, token: u64) -> Heap {
         Heap {
-            own: UnsafeCell::new(Own { carver: Carver::new(), last: ptr::null() }),
+            carver: UnsafeCell::new(Carver::new(inner.unit - inner.granule)),
             mail: AtomicBool::new(false),
-            owned: AtomicBool::new(false),
+            owner: AtomicUsize::new(0),
+            token,
             side: AtomicUsize::new(0),
             inbox: Mutex::new(Vec::new()),
             lane,
@@ -87,18 +105,34 @@ impl Heap {
 
     /// Makes this thread the owner, if there is none.
     pub(super) fn own(&self) -> Option<Owner<'_>> {
-        let own = self.owned.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        let own = self.owner.compare_exchange(0, me(), Ordering::Acquire, Ordering::Relaxed);
         own.ok().map(|_| Owner { heap: self, thread: PhantomData })
+    }
+
+    /// The process that made it is this one.
+    #[inline(always)]
+    pub(super) fn is_ours(&self) -> bool {
+        self.token == token()
     }
 
     /// What [`Heap::own`] gave to this thread before.
     ///
     /// # Safety
     ///
-    /// It did, there is no other [`Owner`] in use, and [`Owner::leave`] was not called since.
-    #[inline(always)]
-    pub(super) unsafe fn owner(&self) -> Owner<'_> {
+    /// It did, [`Owner::leave`] was not called since, and there is no other [`Owner`] in use.
+    pub(super) unsafe fn as_owner(&self) -> Owner<'_> {
         Owner { heap: self, thread: PhantomData }
+    }
+
+    /// The same, if it did.
+    ///
+    /// # Safety
+    ///
+    /// There is no other [`Owner`] of it in use.
+    #[inline(always)]
+    pub(super) unsafe fn owner(&self) -> Option<Owner<'_>> {
+        let owned = self.owner.load(Ordering::Relaxed) == me() && self.is_ours();
+        owned.then_some(Owner { heap: self, thread: PhantomData })
     }
 
     /// Bytes of memory that the books take, but for the maps.
@@ -107,16 +141,16 @@ impl Heap {
     }
 
     /// Asks the owner, or does it if there is none.
-    pub(super) fn send(&self, inner: &Inner, state: &State, message: Message) {
+    pub(super) fn send(&self, inner: &Inner, message: Message) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(message);
         self.mail.store(true, Ordering::Relaxed);
         // With the one in `leave`: either that thread sees the mail, or this one that there is no
         // owner.
         fence(Ordering::SeqCst);
-        if !self.owned.load(Ordering::Relaxed)
+        if self.owner.load(Ordering::Relaxed) == 0
             && let Some(owner) = self.own()
         {
-            owner.leave(inner, state);
+            owner.leave(inner);
         }
     }
 }
@@ -134,44 +168,57 @@ impl<'a> Owner<'a> {
         self.heap
     }
 
+    /// The name of a block.
     #[inline(always)]
-    fn own(&mut self) -> &mut Own {
+    pub(super) fn name(&mut self, piece: u32, start: usize) -> Name {
+        self.carver().name(piece, start)
+    }
+
+    #[inline(always)]
+    fn carver(&mut self) -> &mut Carver<Place> {
         // SAFETY: by the invariants of `Heap`, borrowed from the one owner.
-        unsafe { &mut *self.heap.own.get() }
+        unsafe { &mut *self.heap.carver.get() }
     }
 
-    /// The block that was given back last, if it has `len` granules.
+    /// A block of `len` granules that was given back before, if there is one.
     #[inline(always)]
-    pub(super) fn take_again(&mut self, len: usize) -> Option<*const u8> {
-        let mail = self.heap.mail.load(Ordering::Relaxed);
-        let own = self.own();
-        (!mail && own.carver.take_again(len)).then_some(own.last)
+    pub(super) fn take_up(&mut self, inner: &Inner, len: usize) -> Option<Block> {
+        if self.heap.mail.load(Ordering::Relaxed) {
+            return None;
+        }
+        let heap = ptr::from_ref(self.heap);
+        let found = self.carver().take_up(len)?;
+        Some(Block::new(inner, heap, found))
     }
 
-    /// A block of `len` granules, not more than a unit has: where it is.
+    /// A block of `len` granules, not more than a unit has.
     pub(super) fn take(
         &mut self,
         inner: &Inner,
         state: &State,
         len: usize,
-    ) -> Result<*const u8, vm::Error> {
+    ) -> Result<Block, vm::Error> {
         if self.heap.mail.load(Ordering::Relaxed) {
-            self.read_mail(inner, state);
+            self.read_mail(inner);
         }
-        self.settle(inner, state);
-        match self.own().carver.take(len) {
-            Some((place, start)) => Ok(place.segment.rx(place.at + (start << inner.granule))),
+        if let Some(block) = self.take_up(inner, len) {
+            return Ok(block);
+        }
+        let heap = ptr::from_ref(self.heap);
+        match self.carver().take(len) {
+            Some(found) => Ok(Block::new(inner, heap, found)),
             None => self.take_more(inner, state, len),
         }
     }
 
     #[cold]
-    fn take_more(
-        &mut self,
-        inner: &Inner,
-        state: &State,
-        len: usize,
-    ) -> Result<*const u8, vm::Error> {
+    fn take_more(&mut self, inner: &Inner, state: &State, len: usize) -> Result<Block, vm::Error> {
+        let heap = ptr::from_ref(self.heap);
+        // What is idle may be joined to runs that are long enough.
+        self.carver().flush();
+        if let Some(found) = self.carver().take(len) {
+            return Ok(Block::new(inner, heap, found));
+        }
         let place = state.take_unit(inner, self.heap.lane)?;
         let segment = place.segment.clone();
         let none = || vm::Error::TooLarge(len << inner.granule);
@@ -181,73 +228,55 @@ impl<'a> Owner<'a> {
         };
         let unit = unit.ok_or_else(none)?;
         let map = unit.map.get_or_init(|| Arc::new(Map::new(inner.options.block >> inner.granule)));
-        let piece = self.own().carver.add(map.clone(), place);
+        let piece = match self.carver().add(map.clone(), place) {
+            Ok(piece) => piece,
+            Err(place) => {
+                state.give_unit(place, self.heap.lane);
+                return Err(none());
+            }
+        };
         unit.piece.store(piece, Ordering::Relaxed);
-        unit.heap.store(ptr::from_ref(self.heap).cast_mut(), Ordering::Release);
+        unit.heap.store(heap.cast_mut(), Ordering::Release);
         self.tell();
-        let (place, start) = self.own().carver.take(len).ok_or_else(none)?;
-        Ok(place.segment.rx(place.at + (start << inner.granule)))
+        let found = self.carver().take(len).ok_or_else(none)?;
+        Ok(Block::new(inner, heap, found))
     }
 
     /// Says how much memory the books take.
     pub(super) fn tell(&mut self) {
-        let bytes = self.own().carver.bytes();
+        let bytes = self.carver().bytes();
         self.heap.side.store(bytes, Ordering::Relaxed);
     }
 
-    /// Takes a block back, at `rx`, whose length [`Map::check`] has told.
+    /// Takes a block back that is handed out, `len` granules long.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "what its only caller has at hand")]
-    pub(super) fn give(
-        &mut self,
-        inner: &Inner,
-        state: &State,
-        rx: *const u8,
-        map: &Map,
-        piece: u32,
-        start: usize,
-        len: usize,
-    ) {
-        self.settle(inner, state);
-        let own = self.own();
-        own.carver.give(map, piece, start, len);
-        own.last = rx;
-        if inner.keep == 0 {
-            self.settle(inner, state);
+    pub(super) fn give(&mut self, inner: &Inner, name: Name, len: usize) {
+        match self.carver().put_by(name, len) {
+            Some(false) => {}
+            Some(true) if self.carver().empty() <= inner.keep => {}
+            other => self.give_rest(inner, name, len, other.is_some()),
         }
     }
 
-    /// What was given back last can be had for blocks of any length.
-    #[inline(always)]
-    pub(super) fn settle(&mut self, inner: &Inner, state: &State) {
-        if let Some(piece) = self.own().carver.settle() {
-            self.emptied(inner, state, piece);
-        }
-    }
-
-    pub(super) fn shrink(
-        &mut self,
-        inner: &Inner,
-        state: &State,
-        piece: u32,
-        start: usize,
-        len: usize,
-    ) -> Result<(), Refused> {
-        self.settle(inner, state);
-        self.own().carver.shrink(piece, start, len)
-    }
-
-    /// Keeps some pieces that hold nothing.
+    /// What is left to do for a block that was put by, or cannot be.
     #[cold]
-    fn emptied(&mut self, inner: &Inner, state: &State, piece: u32) {
-        if self.own().carver.empty() > inner.keep {
-            self.give_up(inner, state, piece);
+    fn give_rest(&mut self, inner: &Inner, name: Name, len: usize, put_by: bool) {
+        let carver = self.carver();
+        let (piece, start) = (carver.piece_of(name), carver.start_of(name));
+        let empty = put_by || carver.give(piece, start, len);
+        if empty && carver.empty() > inner.keep {
+            self.give_up(inner, piece);
         }
+    }
+
+    pub(super) fn shrink(&mut self, piece: u32, start: usize, len: usize) -> Result<(), Refused> {
+        self.carver().shrink(piece, start, len)
     }
 
     /// Gives a piece back to the system that is empty. Where that cannot be it is kept.
-    fn give_up(&mut self, inner: &Inner, state: &State, piece: u32) {
-        let Some(place) = self.own().carver.place(piece).cloned() else { return };
+    #[cold]
+    fn give_up(&mut self, inner: &Inner, piece: u32) {
+        let Some(place) = self.carver().place(piece).cloned() else { return };
         if inner.sealed.load(Ordering::Relaxed) || place.unit().is_none() {
             return;
         }
@@ -256,17 +285,19 @@ impl<'a> Owner<'a> {
         if unsafe { place.segment.file().discard(range) }.is_err() {
             return;
         }
-        if let Some(place) = self.own().carver.remove(piece) {
+        self.carver().flush();
+        if let Some(place) = self.carver().remove(piece) {
             if let Some(unit) = place.unit() {
                 unit.heap.store(ptr::null_mut(), Ordering::Relaxed);
             }
-            state.give_unit(place, self.heap.lane);
+            // That of this process, as the heap is.
+            inner.newest().give_unit(place, self.heap.lane);
         }
     }
 
     /// Does what other threads have asked for.
     #[cold]
-    pub(super) fn read_mail(&mut self, inner: &Inner, state: &State) {
+    pub(super) fn read_mail(&mut self, inner: &Inner) {
         self.heap.mail.store(false, Ordering::Relaxed);
         let mut inbox = self.heap.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let messages = std::mem::take(&mut *inbox);
@@ -274,34 +305,31 @@ impl<'a> Owner<'a> {
         for message in messages {
             match message {
                 Message::Release { piece, start } => {
-                    self.settle(inner, state);
-                    let own = self.own();
-                    if let Some(map) = own.carver.map(piece) {
+                    if let Some(map) = self.carver().map(piece) {
                         map.accept(start);
                         if let Ok(len) = map.check(start) {
-                            own.carver.give(&map, piece, start, len);
-                            self.settle(inner, state);
+                            let name = self.carver().name(piece, start);
+                            self.give(inner, name, len);
                         }
                     }
                 }
                 // Refused if it was released since: that message follows.
                 Message::Shrink { piece, start, len } => {
-                    let _ = self.shrink(inner, state, piece, start, len);
+                    let _ = self.shrink(piece, start, len);
                 }
             }
         }
     }
 
     /// The thread has no use for the heap any more.
-    pub(super) fn leave(mut self, inner: &Inner, state: &State) {
+    pub(super) fn leave(mut self, inner: &Inner) {
         loop {
-            self.read_mail(inner, state);
-            self.settle(inner, state);
-            for piece in self.own().carver.empty_pieces() {
-                self.give_up(inner, state, piece);
+            self.read_mail(inner);
+            for piece in self.carver().empty_pieces() {
+                self.give_up(inner, piece);
             }
             self.tell();
-            self.heap.owned.store(false, Ordering::Release);
+            self.heap.owner.store(0, Ordering::Release);
             // With the one in `send`.
             fence(Ordering::SeqCst);
             if !self.heap.mail.load(Ordering::Relaxed) {

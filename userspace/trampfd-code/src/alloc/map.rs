@@ -6,7 +6,9 @@
 //!  edge      1 . . 1 . . 1 . 1 .    a run begins here
 //!  live      1 . . . . . 1 . . .    and it is handed out
 //!  back      . . . . . . 1 . . .    and another thread has given it back since
-//!  tag             7         2      free runs: which entry of `Runs` it is
+//!  idle      1 . . . . . . . . .    or its own has, and keeps it for a block as long
+//!  tag       9     7         2      free runs: which entry of `Runs` it is; idle ones: which
+//!                                   is the next of that length
 //! ```
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +19,7 @@ use super::bits::{Bits, WORD};
 const EDGE: usize = 0;
 const LIVE: usize = 1;
 const BACK: usize = 2;
+const IDLE: usize = 3;
 
 /// A run of granules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +78,8 @@ impl Map {
     /// The run that a granule is in.
     pub(super) fn run(&self, at: usize) -> Run {
         let start = self.bits.last(EDGE, at).unwrap_or(0);
-        let live = self.bits.get(LIVE, start) && !self.bits.get(BACK, start);
+        let [live, back, idle] = [LIVE, BACK, IDLE].map(|n| self.bits.get(n, start));
+        let live = live && !back && !idle;
         Run { start, len: self.bits.next(EDGE, start + 1) - start, live }
     }
 
@@ -85,7 +89,7 @@ impl Map {
         std::iter::from_fn(move || {
             let mut run = (at < self.len()).then(|| self.run(at))?;
             at += run.len;
-            // One that is kept for the next block of its length has not been joined.
+            // Idle ones have not been joined.
             while !run.live && at < self.len() && !self.run(at).live {
                 let more = self.run(at).len;
                 (run.len, at) = (run.len + more, at + more);
@@ -99,8 +103,8 @@ impl Map {
     pub(super) fn check(&self, start: usize) -> Result<usize, Refused> {
         let (index, at) = (start / WORD, start % WORD);
         let word = self.bits.word(index);
-        let [edge, live, back] = [EDGE, LIVE, BACK].map(|n| word[n].load(Ordering::Relaxed));
-        if (edge & live & !back) >> at & 1 == 0 {
+        let [edge, live, back, idle] = word.each_ref().map(|bits| bits.load(Ordering::Relaxed));
+        if (edge & live & !(back | idle)) >> at & 1 == 0 {
             return Err(self.why_not(start));
         }
         let after = edge >> at >> 1;
@@ -126,12 +130,6 @@ impl Map {
     /// The block that was given back is to be freed.
     pub(super) fn accept(&self, start: usize) {
         self.bits.disclaim(BACK, start);
-    }
-
-    /// The one free run, if nothing is handed out.
-    #[inline(always)]
-    pub(super) fn is_empty(&self) -> bool {
-        !self.bits.get(LIVE, 0) && self.bits.next(EDGE, 1) == self.len()
     }
 
     #[inline(always)]
@@ -165,6 +163,20 @@ impl Map {
     #[inline(always)]
     pub(super) fn take_back(&self, start: usize) {
         self.bits.clear(LIVE, start);
+    }
+
+    /// Keeps the block that begins here as it is, handed out to nobody. Its tag can be used.
+    #[inline(always)]
+    pub(super) fn put_by(&self, start: usize, tag: u32) {
+        self.bits.set(IDLE, start);
+        self.set_tag(start, tag);
+    }
+
+    /// The block that was put by is handed out again: its tag.
+    #[inline(always)]
+    pub(super) fn take_up(&self, start: usize) -> u32 {
+        self.bits.clear(IDLE, start);
+        self.tag(start)
     }
 
     /// The free run that ends before `start`.

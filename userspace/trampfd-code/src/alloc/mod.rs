@@ -49,10 +49,11 @@ pub use options::{Granularity, Options};
 pub use span::{Handle, Span, Writer};
 pub use statistics::{Info, Statistics};
 
-use self::heap::{Heap, Message};
+use self::heap::{Block, Heap, Message, Owner};
 use self::map::{Map, Refused};
 use self::segment::{Books, Pages, Segment, Unit};
 use self::state::{Found, GivePages, Inner, State};
+use crate::arch;
 use crate::vm::{self, Meter};
 
 /// Hands out blocks of executable memory. All threads can share one; dropping it takes the
@@ -67,8 +68,8 @@ impl fmt::Debug for JitAllocator {
     }
 }
 
-/// A block that is handed out, and is what was looked for.
-struct Block<'a> {
+/// A block that was looked for, and is handed out.
+struct Known<'a> {
     unit: &'a Unit,
     map: &'a Map,
     /// First granule, and their number.
@@ -110,7 +111,7 @@ impl JitAllocator {
     /// # Errors
     ///
     /// [`Error::Empty`]; [`Error::Memory`]: no memory; [`Error::Sealed`].
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, len: usize) -> Result<Span<&JitAllocator>, Error> {
         Span::new(self, len)
     }
@@ -123,7 +124,7 @@ impl JitAllocator {
     /// As [`JitAllocator::alloc`].
     #[inline]
     pub fn alloc_block(&self, len: usize) -> Result<*const u8, Error> {
-        self.take(len)
+        Ok(self.take(len)?.rx)
     }
 
     /// As [`JitAllocator::alloc_block`]: the first byte in the executable view, and the same
@@ -133,56 +134,49 @@ impl JitAllocator {
     ///
     /// As [`JitAllocator::alloc`], and [`Error::NoAlias`].
     pub fn alloc_raw(&self, len: usize) -> Result<(*const u8, *mut u8), Error> {
-        let rx = self.take(len)?;
-        match self.alias(rx)? {
-            Some(rw) => Ok((rx, rw.as_ptr())),
-            None => {
-                // SAFETY: nobody has seen it.
-                unsafe { self.release(rx) }?;
-                Err(Error::NoAlias)
-            }
+        let Block { rx, rw, .. } = self.take(len)?;
+        if rw.is_null() {
+            // SAFETY: nobody has seen it.
+            unsafe { self.release(rx) }?;
+            return Err(Error::NoAlias);
         }
+        Ok((rx, rw))
     }
 
     #[inline(always)]
-    fn take(&self, len: usize) -> Result<*const u8, Error> {
-        let inner = &self.inner;
-        let state = inner.newest();
-        // Not 0, not too large, and not in a child of fork.
-        if len.wrapping_sub(1) < inner.small.load(Ordering::Relaxed) && state.is_ours() {
-            let granules = ((len - 1) >> inner.granule) + 1;
-            if let Some(mut owner) = thread::owned_last(state)
-                && let Some(rx) = owner.take_again(granules)
-            {
-                return Ok(rx);
-            }
+    fn take(&self, len: usize) -> Result<Block, Error> {
+        let inner = &*self.inner;
+        // Not 0, and not too large.
+        if len.wrapping_sub(1) < inner.small.load(Ordering::Relaxed)
+            && let Some(mut owner) = thread::last(inner)
+            && let Some(block) = owner.take_up(inner, inner.granules(len))
+        {
+            return Ok(block);
         }
-        self.take_other(len)
+        // Field by field, so that the block is in registers: read as a whole right after it was
+        // written in parts, it would have to wait for the memory.
+        let Block { rx, rw, heap, name } = self.take_other(len)?;
+        Ok(Block { rx, rw, heap, name })
     }
 
     #[inline(never)]
-    fn take_other(&self, len: usize) -> Result<*const u8, Error> {
+    fn take_other(&self, len: usize) -> Result<Block, Error> {
         let inner = &self.inner;
         let state = inner.state();
         if inner.sealed.load(Ordering::Relaxed) {
             return Err(Error::Sealed);
         }
         if len.wrapping_sub(1) >= inner.small.load(Ordering::Relaxed) {
-            return self.take_large(len);
+            return match len {
+                0 => Err(Error::Empty),
+                _ => Ok(state.take_pages(inner, len)?),
+            };
         }
-        let granules = ((len - 1) >> inner.granule) + 1;
-        match thread::owned(state) {
-            Some(mut owner) => Ok(owner.take(inner, state, granules)?),
-            None => Ok(thread::own(inner, state, |mut owner| owner.take(inner, state, granules))?),
+        let take = |mut owner: Owner<'_>| owner.take(inner, state, inner.granules(len));
+        match thread::owned(inner, state) {
+            Some(owner) => Ok(take(owner)?),
+            None => Ok(thread::own(inner, state, take)?),
         }
-    }
-
-    #[cold]
-    fn take_large(&self, len: usize) -> Result<*const u8, Error> {
-        if len == 0 {
-            return Err(Error::Empty);
-        }
-        Ok(self.inner.state().take_pages(&self.inner, len)?)
     }
 
     /// Writes code into a block, at offset `at` of it.
@@ -214,7 +208,7 @@ impl JitAllocator {
     ///
     /// It is a part of a block of this allocator, which is the caller's, and nobody executes or
     /// writes these bytes meanwhile.
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn put(&self, rx: *const u8, bytes: &[u8]) -> Result<(), Error> {
         let Some(Found { state, segment, offset }) = self.inner.find(rx) else {
             return Err(Error::NotOurs(rx.addr()));
@@ -222,24 +216,32 @@ impl JitAllocator {
         if !state.is_ours() {
             return Err(vm::Error::OtherProcess.into());
         }
-        // SAFETY: the caller's contract, and that of `withdraw_alias`.
-        if unsafe { segment.write_alias(offset, bytes) } {
-            return Ok(());
-        }
-        // SAFETY: as above.
-        unsafe { self.put_by_call(segment, offset, bytes) }
-    }
-
-    /// # Safety
-    ///
-    /// As [`JitAllocator::put`].
-    #[inline(never)]
-    unsafe fn put_by_call(&self, segment: &Segment, at: usize, bytes: &[u8]) -> Result<(), Error> {
         if self.inner.sealed.load(Ordering::Relaxed) {
             return Err(Error::Sealed);
         }
-        // SAFETY: the caller's contract.
-        Ok(unsafe { segment.write(at, bytes) }?)
+        // SAFETY: the caller's contract, and that of `withdraw_alias`.
+        Ok(unsafe { segment.write(offset, bytes) }?)
+    }
+
+    /// The same at offset `at` of a block, with less to look up.
+    ///
+    /// # Safety
+    ///
+    /// As [`JitAllocator::put`].
+    #[inline(always)]
+    unsafe fn put_block(&self, block: Block, at: usize, bytes: &[u8]) -> Result<(), Error> {
+        let rx = block.rx.wrapping_add(at);
+        // SAFETY: null, or its block's, which is there.
+        let ours = unsafe { block.heap.as_ref() }.is_some_and(Heap::is_ours);
+        if !ours || block.rw.is_null() || self.inner.withdrawn.load(Ordering::Relaxed) {
+            // SAFETY: the caller's contract.
+            return unsafe { self.put(rx, bytes) };
+        }
+        // SAFETY: in the alias, which is there by the contract of `withdraw_alias`; the rest is
+        // the caller's contract.
+        unsafe { block.rw.add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        arch::flush(rx, bytes.len());
+        Ok(())
     }
 
     /// The writable alias of an address, in the process that has it.
@@ -289,25 +291,42 @@ impl JitAllocator {
     ///
     /// As [`JitAllocator::release`].
     unsafe fn give(&self, rx: *const u8) -> bool {
-        let inner = &self.inner;
-        let state = inner.newest();
-        let Some(mut owner) = thread::owned_last(state) else { return false };
-        let Some((segment, offset)) = state.find(rx) else { return false };
+        let inner = &*self.inner;
+        let Some((segment, offset)) = inner.newest().find(rx) else { return false };
         let Books::Units(units) = &segment.books else { return false };
-        if !state.is_ours() || inner.options.fill {
-            return false;
-        }
         let Some(unit) = units.get(offset >> inner.unit) else { return false };
+        let Some(map) = unit.map.get() else { return false };
         let start = (offset & ((1 << inner.unit) - 1)) >> inner.granule;
-        if !std::ptr::eq(owner.heap(), unit.heap.load(Ordering::Relaxed))
-            || offset & ((1 << inner.granule) - 1) != 0
-        {
+        if inner.options.fill || offset & ((1 << inner.granule) - 1) != 0 {
             return false;
         }
-        let Some(map) = unit.map.get() else { return false };
-        let Ok(len) = map.check(start) else { return false };
-        owner.give(inner, state, rx, map, unit.piece.load(Ordering::Relaxed), start, len);
+        // SAFETY: null, or by `Unit::heap`, whose segment is there; no owner is in use here.
+        let owner =
+            unsafe { unit.heap.load(Ordering::Relaxed).as_ref().and_then(|heap| heap.owner()) };
+        let (Some(mut owner), Ok(len)) = (owner, map.check(start)) else { return false };
+        let name = owner.name(unit.piece.load(Ordering::Relaxed), start);
+        owner.give(inner, name, len);
         true
+    }
+
+    /// The same without a look at the books.
+    ///
+    /// # Safety
+    ///
+    /// It is a block of `len` bytes of this allocator, the caller's, and nobody uses it any more.
+    #[inline(always)]
+    unsafe fn give_block(&self, block: Block, len: usize) -> Result<(), Error> {
+        let inner = &*self.inner;
+        // SAFETY: null, or its block's, which is there; no owner is in use here.
+        let owner = unsafe { block.heap.as_ref().and_then(|heap| heap.owner()) };
+        match owner {
+            Some(mut owner) if !inner.options.fill => {
+                owner.give(inner, block.name, inner.granules(len));
+                Ok(())
+            }
+            // SAFETY: the caller's contract.
+            _ => unsafe { self.give_other(block.rx) },
+        }
     }
 
     /// As [`JitAllocator::release`].
@@ -328,8 +347,7 @@ impl JitAllocator {
                 return unsafe { self.give_pages(rx, state, segment, pages, offset, 0) };
             }
         };
-        let block = self.block(rx, units, offset)?;
-        let Block { unit, map, start, len } = block;
+        let Known { unit, map, start, len } = self.known(rx, units, offset)?;
         if !state.is_ours() {
             return map.give_back(start).map_err(|why| self.refused(rx, why));
         }
@@ -339,23 +357,23 @@ impl JitAllocator {
         }
         let heap = unit.heap.load(Ordering::Relaxed);
         let piece = unit.piece.load(Ordering::Relaxed);
-        if let Some(mut owner) = thread::owned(state)
-            && std::ptr::eq(owner.heap(), heap)
-        {
-            owner.give(inner, state, rx, map, piece, start, len);
+        // SAFETY: null, or by `Unit::heap`, whose segment is there; no owner is in use here.
+        if let Some(mut owner) = unsafe { heap.as_ref().and_then(|heap| heap.owner()) } {
+            let name = owner.name(piece, start);
+            owner.give(inner, name, len);
             return Ok(());
         }
         map.give_back(start).map_err(|why| self.refused(rx, why))?;
-        self.send(state, heap, Message::Release { piece, start });
+        self.send(heap, Message::Release { piece, start });
         Ok(())
     }
 
     /// Asks the thread that a block belongs to.
     #[cold]
-    fn send(&self, state: &State, heap: *const Heap, message: Message) {
+    fn send(&self, heap: *const Heap, message: Message) {
         // SAFETY: null, or by `Unit::heap`, whose segment is there.
         if let Some(heap) = unsafe { heap.as_ref() } {
-            heap.send(&self.inner, state, message);
+            heap.send(&self.inner, message);
         }
     }
 
@@ -389,8 +407,8 @@ impl JitAllocator {
                 return unsafe { self.give_pages(rx, state, segment, pages, offset, keep) };
             }
         };
-        let block = self.block(rx, units, offset)?;
-        let keep = ((len - 1) >> inner.granule) + 1;
+        let block = self.known(rx, units, offset)?;
+        let keep = inner.granules(len);
         if keep >= block.len {
             let bytes = block.len << inner.granule;
             return match len <= bytes {
@@ -405,13 +423,13 @@ impl JitAllocator {
         }
         let heap = block.unit.heap.load(Ordering::Relaxed);
         let piece = block.unit.piece.load(Ordering::Relaxed);
-        match thread::owned(state) {
-            Some(mut owner) if std::ptr::eq(owner.heap(), heap) => owner
-                .shrink(inner, state, piece, block.start, keep)
-                .map_err(|why| self.refused(rx, why)),
-            _ => {
-                let message = Message::Shrink { piece, start: block.start, len: keep };
-                self.send(state, heap, message);
+        // SAFETY: as in `give_other`.
+        match unsafe { heap.as_ref().and_then(|heap| heap.owner()) } {
+            Some(mut owner) => {
+                owner.shrink(piece, block.start, keep).map_err(|why| self.refused(rx, why))
+            }
+            None => {
+                self.send(heap, Message::Shrink { piece, start: block.start, len: keep });
                 Ok(())
             }
         }
@@ -419,12 +437,12 @@ impl JitAllocator {
 
     /// The block that begins at `rx`.
     #[inline(always)]
-    fn block<'a>(
+    fn known<'a>(
         &self,
         rx: *const u8,
         units: &'a [Unit],
         offset: usize,
-    ) -> Result<Block<'a>, Error> {
+    ) -> Result<Known<'a>, Error> {
         let inner = &self.inner;
         let unit = units.get(offset >> inner.unit);
         let Some((unit, map)) = unit.and_then(|unit| Some((unit, unit.map.get()?))) else {
@@ -436,7 +454,7 @@ impl JitAllocator {
             return Err(self.unknown(rx));
         }
         match map.check(start) {
-            Ok(len) => Ok(Block { unit, map, start, len }),
+            Ok(len) => Ok(Known { unit, map, start, len }),
             Err(why) => Err(self.refused(rx, why)),
         }
     }
@@ -530,7 +548,7 @@ impl JitAllocator {
                 Books::Pages(pages) => all.add_pages(&pages.map),
             }
         }
-        if let Some(mut owner) = thread::owned(state) {
+        if let Some(mut owner) = thread::owned(inner, state) {
             owner.tell();
         }
         all.side_data += state.bytes();

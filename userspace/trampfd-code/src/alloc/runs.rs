@@ -1,8 +1,9 @@
 //! Free runs, in bins by length: the shortest that is long enough is found without a search.
 
-const NONE: u32 = u32::MAX;
+/// No run.
+pub(super) const NONE: u32 = u32::MAX;
 /// Lengths up to this have a bin each.
-const EXACT: u32 = 64;
+pub(super) const EXACT: u32 = 64;
 /// Bins for each doubling of the length after that.
 const STEPS: u32 = 8;
 const BINS: usize = (EXACT + STEPS * (u32::BITS - EXACT.ilog2())) as usize;

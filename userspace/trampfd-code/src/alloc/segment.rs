@@ -116,28 +116,15 @@ impl Segment {
     /// Nobody executes or writes these bytes meanwhile; nobody withdraws the alias meanwhile;
     /// they are in the segment.
     pub(super) unsafe fn write(&self, at: usize, bytes: &[u8]) -> Result<(), vm::Error> {
-        // SAFETY: the caller's contract.
-        match unsafe { self.write_alias(at, bytes) } {
-            true => Ok(()),
-            // SAFETY: the caller's contract.
-            false => unsafe { self.region.write(at, bytes) },
-        }
-    }
-
-    /// The same through the alias: whether there is one.
-    ///
-    /// # Safety
-    ///
-    /// As [`Segment::write`].
-    #[inline(always)]
-    pub(super) unsafe fn write_alias(&self, at: usize, bytes: &[u8]) -> bool {
         let rw = self.rw(at);
-        if !rw.is_null() {
-            // SAFETY: in the alias, by the invariant and the caller's contract.
-            unsafe { rw.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-            arch::flush(self.rx(at), bytes.len());
+        if rw.is_null() {
+            // SAFETY: the caller's contract.
+            return unsafe { self.region.write(at, bytes) };
         }
-        !rw.is_null()
+        // SAFETY: in the alias, by the invariant and the caller's contract.
+        unsafe { rw.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        arch::flush(self.rx(at), bytes.len());
+        Ok(())
     }
 
     /// Fills with instructions that trap.

@@ -6,6 +6,7 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::heap::Block;
 use super::{Error, JitAllocator};
 
 mod sealed {
@@ -28,11 +29,11 @@ impl Handle for Rc<JitAllocator> {}
 ///
 /// # Invariants
 ///
-/// `[rx, rx + len)` is a block of `owner` that is handed out, to this value alone.
+/// `block` is one of `owner`, of `len` bytes, that is handed out to this value alone.
 #[derive(Debug)]
 pub struct Span<A: Handle> {
     owner: A,
-    rx: *const u8,
+    block: Block,
     len: usize,
 }
 
@@ -47,14 +48,15 @@ impl<A: Handle> Span<A> {
     /// # Errors
     ///
     /// [`Error::Empty`], [`Error::Memory`], [`Error::Sealed`].
+    #[inline(always)]
     pub fn new(owner: A, len: usize) -> Result<Span<A>, Error> {
-        let rx = owner.alloc_block(len)?;
-        Ok(Span { owner, rx, len })
+        let block = owner.take(len)?;
+        Ok(Span { owner, block, len })
     }
 
     /// The first byte, in the executable view.
     pub fn rx(&self) -> *const u8 {
-        self.rx
+        self.block.rx
     }
 
     /// Bytes: what was asked for.
@@ -78,7 +80,7 @@ impl<A: Handle> Span<A> {
     ///
     /// [`Error::Memory`] in a child of fork, [`Error::Sealed`].
     pub fn rw(&mut self) -> Result<Option<NonNull<u8>>, Error> {
-        self.owner.alias(self.rx)
+        self.owner.alias(self.block.rx)
     }
 
     /// Writes code at offset `at`, and makes the processor see it.
@@ -86,13 +88,11 @@ impl<A: Handle> Span<A> {
     /// # Errors
     ///
     /// [`Error::OutOfRange`], [`Error::Sealed`]; [`Error::Memory`], as in a child of fork.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), Error> {
         match at.checked_add(bytes.len()) {
             // SAFETY: in the block, which is this value's.
-            Some(end) if end <= self.len => unsafe {
-                self.owner.put(self.rx.wrapping_add(at), bytes)
-            },
+            Some(end) if end <= self.len => unsafe { self.owner.put_block(self.block, at, bytes) },
             _ => Err(Error::OutOfRange { at, len: bytes.len(), block: self.len }),
         }
     }
@@ -103,10 +103,13 @@ impl<A: Handle> Span<A> {
     ///
     /// [`Error::Sealed`]; [`Error::Memory`], as in a child of fork.
     pub fn writer(&mut self) -> Result<Writer<'_, A>, Error> {
-        let code = match self.owner.alias(self.rx)? {
+        let code = match self.owner.alias(self.block.rx)? {
             Some(alias) => Code::Alias(alias),
-            // SAFETY: the block can be read, and nobody but this value writes it.
-            None => Code::Copy(unsafe { std::slice::from_raw_parts(self.rx, self.len) }.to_vec()),
+            None => {
+                // SAFETY: the block can be read, and nobody but this value writes it.
+                let bytes = unsafe { std::slice::from_raw_parts(self.block.rx, self.len) };
+                Code::Copy(bytes.to_vec())
+            }
         };
         Ok(Writer { span: self, code })
     }
@@ -121,7 +124,7 @@ impl<A: Handle> Span<A> {
             return Err(Error::OutOfRange { at: 0, len, block: self.len });
         }
         // SAFETY: the block is this value's.
-        unsafe { self.owner.shrink(self.rx, len) }?;
+        unsafe { self.owner.shrink(self.block.rx, len) }?;
         self.len = len;
         Ok(())
     }
@@ -137,7 +140,7 @@ impl<A: Handle> Span<A> {
         // SAFETY: the block is this value's, which is not dropped; so the owner is, here, once,
         // after its last use.
         unsafe {
-            let done = span.owner.release(span.rx);
+            let done = span.owner.give_block(span.block, span.len);
             ptr::drop_in_place(&mut span.owner);
             done
         }
@@ -149,7 +152,7 @@ impl<A: Handle> Span<A> {
         let mut span = ManuallyDrop::new(self);
         // SAFETY: the value is not dropped, so its owner is, here, once.
         unsafe { ptr::drop_in_place(&mut span.owner) };
-        span.rx
+        span.block.rx
     }
 }
 
@@ -158,7 +161,7 @@ impl<A: Handle> Drop for Span<A> {
     fn drop(&mut self) {
         // What cannot be given back stays taken; `release` tells.
         // SAFETY: the block is this value's.
-        let _ = unsafe { self.owner.release(self.rx) };
+        let _ = unsafe { self.owner.give_block(self.block, self.len) };
     }
 }
 
@@ -194,7 +197,7 @@ impl<A: Handle> Writer<'_, A> {
     pub fn finish(self) -> Result<(), Error> {
         match self.code {
             Code::Alias(_) => {
-                crate::arch::flush(self.span.rx, self.span.len);
+                crate::arch::flush(self.span.block.rx, self.span.len);
                 Ok(())
             }
             Code::Copy(bytes) => self.span.write(0, &bytes),

@@ -7,8 +7,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::carver::Carver;
-use super::heap::{Heap, Place};
+use super::carver::{Carver, Name};
+use super::heap::{Block, Heap, Owner, Place};
 use super::map::{Map, Refused};
 use super::segment::{Books, Pages, Segment, Unit};
 use super::{Error, Options};
@@ -32,6 +32,8 @@ const LANES: usize = 4;
 /// as this value.
 #[derive(Debug)]
 pub(super) struct Inner {
+    /// A number that no other allocator of this process has had, and not 0.
+    pub(super) id: u64,
     head: AtomicPtr<State>,
     pub(super) sealed: AtomicBool,
     pub(super) withdrawn: AtomicBool,
@@ -56,7 +58,9 @@ pub(super) struct Found<'a> {
 impl Inner {
     pub(super) fn new(options: &Options) -> Result<Inner, Error> {
         options.check()?;
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let inner = Inner {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             head: AtomicPtr::new(Box::into_raw(Box::new(State::new(ptr::null_mut())))),
             sealed: AtomicBool::new(false),
             withdrawn: AtomicBool::new(false),
@@ -75,6 +79,13 @@ impl Inner {
         Ok(inner)
     }
 
+    /// Granules of a small block of `len` bytes.
+    #[inline(always)]
+    pub(super) fn granules(&self, len: usize) -> usize {
+        (len.wrapping_sub(1) >> self.granule) + 1
+    }
+
+    /// The state of this process, or of one that it was forked from.
     #[inline(always)]
     pub(super) fn newest(&self) -> &State {
         // SAFETY: by the invariant.
@@ -167,7 +178,8 @@ impl State {
             segments: [const { OnceLock::new() }; SEGMENTS],
             lanes: Default::default(),
             heaps: Mutex::default(),
-            large: Mutex::new(Carver::new()),
+            // Blocks are not put by.
+            large: Mutex::new(Carver::new(0)),
         }
     }
 
@@ -279,26 +291,27 @@ impl State {
     }
 
     /// A heap that has no owner, or a new one.
-    pub(super) fn own_heap<T>(&self, then: impl FnOnce(super::heap::Owner<'_>) -> T) -> T {
+    pub(super) fn own_heap<T>(&self, inner: &Inner, then: impl FnOnce(Owner<'_>) -> T) -> T {
         let mut heaps = self.heaps();
-        let owned = heaps.iter().find_map(|heap| heap.own().map(|_| heap.clone()));
+        let owned = heaps.iter().find(|heap| heap.own().is_some()).cloned();
         let heap = owned.unwrap_or_else(|| {
-            let heap = Arc::new(Heap::new(heaps.len()));
+            let heap = Arc::new(Heap::new(inner, heaps.len(), self.token));
             heap.own();
             heaps.push(heap.clone());
             heap
         });
         drop(heaps);
         // SAFETY: owned above, by this thread.
-        then(unsafe { heap.owner() })
+        then(unsafe { heap.as_owner() })
     }
 
     /// A large block, in whole pages.
-    pub(super) fn take_pages(&self, inner: &Inner, len: usize) -> Result<*const u8, vm::Error> {
+    pub(super) fn take_pages(&self, inner: &Inner, len: usize) -> Result<Block, vm::Error> {
         let bytes = vm::round_to_pages(len)?;
         let page = vm::page_size();
         let mut large = self.large();
-        let mut found = large.take(bytes / page).map(|(segment, start)| (segment.clone(), start));
+        let mut found =
+            large.take(bytes / page).map(|(_, segment, start)| (segment.clone(), start));
         if found.is_none() {
             let books = |len| {
                 let map = Arc::new(Map::new(len / page));
@@ -307,20 +320,21 @@ impl State {
             let segment = self.new_segment(inner, bytes, books)?;
             if let Books::Pages(pages) = &segment.books {
                 let piece = large.add(pages.map.clone(), segment.clone());
+                let piece = piece.map_err(|_| vm::Error::TooLarge(len))?;
                 pages.piece.store(piece, Ordering::Relaxed);
             }
-            found = large.take(bytes / page).map(|(segment, start)| (segment.clone(), start));
+            found = large.take(bytes / page).map(|(_, segment, start)| (segment.clone(), start));
         }
         let (segment, start) = found.ok_or(vm::Error::TooLarge(len))?;
         let at = start * page;
         if let Err(error) = segment.take(at..at + bytes, inner.options.fill) {
             if let Books::Pages(pages) = &segment.books {
-                large.give(&pages.map, pages.piece.load(Ordering::Relaxed), start, bytes / page);
-                large.settle();
+                large.give(pages.piece.load(Ordering::Relaxed), start, bytes / page);
             }
             return Err(error);
         }
-        Ok(segment.rx(at))
+        let (rx, rw) = (segment.rx(at), segment.rw(at));
+        Ok(Block { rx, rw, heap: ptr::null(), name: Name::default() })
     }
 
     /// Takes pages of a large block back, from page `keep` of it on.
@@ -364,8 +378,7 @@ impl State {
         if keep > 0 {
             return large.shrink(piece, start, keep).map_err(GivePages::Refused);
         }
-        large.give(&pages.map, piece, start, len);
-        large.settle();
+        large.give(piece, start, len);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use super::heap::{Heap, Owner};
 use super::state::{Inner, State};
 
 thread_local! {
-    /// The heap used last, and the number of its state.
+    /// The heap used last, and the number of its allocator.
     static LAST: Cell<(u64, *const Heap)> = const { Cell::new((0, ptr::null())) };
     static OWNED: RefCell<Owned> = const { RefCell::new(Owned(Vec::new())) };
 }
@@ -21,6 +21,7 @@ thread_local! {
 struct Owned(Vec<Entry>);
 
 struct Entry {
+    /// The number of its state.
     state: u64,
     heap: *const Heap,
     allocator: Weak<Inner>,
@@ -36,46 +37,54 @@ impl Drop for Owned {
                 && (state.id, state.is_ours()) == (id, true)
             {
                 // SAFETY: by the invariant; the state is there as long as `inner`.
-                unsafe { (*heap).owner() }.leave(&inner, state);
+                if let Some(owner) = unsafe { (*heap).owner() } {
+                    owner.leave(&inner);
+                }
             }
         }
     }
 }
 
-/// The heap that this thread used last, if it is of this state.
+/// A number that no other thread has while this one is there, and not 0.
 #[inline(always)]
-pub(super) fn owned_last(state: &State) -> Option<Owner<'_>> {
-    let (id, heap) = LAST.get();
-    // SAFETY: by the invariant of `Owned`. The state is there, so its heaps are.
-    (id == state.id).then(|| unsafe { (*heap).owner() })
+pub(super) fn me() -> usize {
+    LAST.with(|last| ptr::from_ref(last).addr())
 }
 
-/// The heap of this thread, if it has one.
+/// The heap that this thread used last, if it is of this allocator, and this process.
 #[inline(always)]
-pub(super) fn owned(state: &State) -> Option<Owner<'_>> {
-    if let Some(owner) = owned_last(state) {
-        return Some(owner);
+pub(super) fn last(inner: &Inner) -> Option<Owner<'_>> {
+    let (id, heap) = LAST.get();
+    if id != inner.id {
+        return None;
     }
-    let heap = search(state.id)?;
-    // SAFETY: as above.
-    Some(unsafe { (*heap).owner() })
+    // SAFETY: of a state of this allocator, so it is there. Nobody calls this who has an `Owner`.
+    unsafe { (*heap).owner() }
+}
+
+/// The heap of this thread, if it has one; `state` is that of this process.
+#[inline(always)]
+pub(super) fn owned<'a>(inner: &'a Inner, state: &'a State) -> Option<Owner<'a>> {
+    last(inner).or_else(|| search(inner, state))
 }
 
 #[cold]
-fn search(id: u64) -> Option<*const Heap> {
+fn search<'a>(inner: &Inner, state: &'a State) -> Option<Owner<'a>> {
     let find = |owned: &RefCell<Owned>| {
-        owned.borrow().0.iter().find(|entry| entry.state == id).map(|entry| entry.heap)
+        let owned = owned.borrow();
+        owned.0.iter().find(|entry| entry.state == state.id).map(|entry| entry.heap)
     };
     let heap = OWNED.try_with(find).ok()??;
-    LAST.set((id, heap));
-    Some(heap)
+    LAST.set((inner.id, heap));
+    // SAFETY: by the invariant of `Owned`; as above.
+    unsafe { (*heap).owner() }
 }
 
 /// Calls `then` with a heap of this thread.
 #[cold]
 pub(super) fn own<T>(inner: &Arc<Inner>, state: &State, then: impl FnOnce(Owner<'_>) -> T) -> T {
-    state.own_heap(|owner| {
-        let heap = ptr::from_ref(owner.heap());
+    state.own_heap(inner, |owner| {
+        let heap = owner.heap();
         let note = |owned: &RefCell<Owned>| {
             let entries = &mut owned.borrow_mut().0;
             entries.retain(|entry| entry.allocator.strong_count() > 0);
@@ -84,11 +93,11 @@ pub(super) fn own<T>(inner: &Arc<Inner>, state: &State, then: impl FnOnce(Owner<
         let noted = OWNED.try_with(note).is_ok();
         let result = then(owner);
         if noted {
-            LAST.set((state.id, heap));
-        } else {
-            // The thread is ending: nobody would leave it later.
-            // SAFETY: owned by this thread, which has no other `Owner` of it.
-            unsafe { (*heap).owner() }.leave(inner, state);
+            LAST.set((inner.id, heap));
+        // The thread is ending: nobody would leave it later.
+        // SAFETY: `then` has let go of its `Owner`.
+        } else if let Some(owner) = unsafe { heap.owner() } {
+            owner.leave(inner);
         }
         result
     })
