@@ -234,20 +234,33 @@ impl Run {
 }
 
 /// The bytes for `range`, and traps for the rest of `whole`.
-fn with_traps(whole: &Range<usize>, range: &Range<usize>, bytes: Vec<u8>) -> Vec<u8> {
-    if whole == range {
-        return bytes;
-    }
-    let mut all = traps(range.start - whole.start);
-    all.extend(bytes);
-    all.extend(traps(whole.end - range.end));
-    all
+fn with_traps(whole: &Range<usize>, range: &Range<usize>, mut bytes: Vec<u8>) -> Vec<u8> {
+    let (before, len) = (range.start - whole.start, whole.len());
+    bytes.splice(0..0, std::iter::repeat_n(0, before));
+    bytes.resize(len, 0);
+    traps(&mut bytes[..before]);
+    traps(&mut bytes[len - (whole.end - range.end)..]);
+    bytes
 }
 
 /// Instructions that trap.
-pub(super) fn traps(len: usize) -> Vec<u8> {
+fn traps(to: &mut [u8]) {
     let trap = crate::arch::TRAP;
-    let mut all = trap.repeat(len.div_ceil(trap.len()));
-    all.truncate(len);
-    all
+    to.iter_mut().enumerate().for_each(|(at, byte)| *byte = trap[at % trap.len()]);
+}
+
+/// What `len` bytes of a kind are at first: instructions that trap, or zeros. They can become as
+/// long as their pages without more memory.
+pub(super) fn blank(kind: Kind, len: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let room = len.saturating_add(2 * page_size());
+    bytes.try_reserve_exact(room).map_err(|_| vm::Error::System {
+        what: "taking memory for the bytes of a set",
+        error: std::io::ErrorKind::OutOfMemory.into(),
+    })?;
+    bytes.resize(len, 0);
+    if kind == Kind::Code {
+        traps(&mut bytes);
+    }
+    Ok(bytes)
 }

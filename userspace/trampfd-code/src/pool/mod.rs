@@ -13,7 +13,10 @@
 //! Pages are not shared between pools; inside a pool sections of the same kind share them,
 //! whatever set they are of. The number of mappings does not grow with sections, sets or pools
 //! that are finalised; one that is not has a mapping more, through which its read-only data is
-//! written. With [`vm::Write::Pwrite`] a commit takes one system call, which writes code.
+//! written. With [`vm::Write::Pwrite`] a commit takes one system call, which writes code, and a
+//! few more when the pool's read-only data needs another run of pages, for its alias; finalising
+//! takes one for each alias. With [`vm::Write::Alias`] a set takes none, but where the pool needs
+//! another run.
 //!
 //! ```
 //! use trampfd_code::pool::{Kind, Pools, Request};
@@ -66,7 +69,8 @@ pub struct Options {
     pub memory: vm::Options,
     /// Bytes of address space of each of the three areas of an arena; rounded up to pages. A pool
     /// takes 64 KiB of each area that it uses, or more. When an arena is full there is another,
-    /// while there is room within 1 GiB of the first. Where the system hands out no more memory
+    /// while there is room within 1 GiB of the first; it stays until all pools are dropped, for the
+    /// pools that come. Where the system hands out no more memory
     /// than it has (vm.overcommit_memory=2) each arena is charged as much as an area.
     pub arena: usize,
 }

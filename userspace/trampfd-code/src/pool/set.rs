@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::arena::traps;
+use super::arena::blank;
 use super::handle::Handle;
 use super::plan::Item;
 use super::section::next_set;
@@ -44,8 +44,8 @@ impl SetBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Alignment`], [`Error::TooLarge`], [`Error::Finalised`], [`Error::NoSuchPool`],
-    /// [`Error::Memory`].
+    /// [`Error::Alignment`], [`Error::TooLarge`]; [`Error::Finalised`], [`Error::NoSuchPool`], if
+    /// there is a request; [`Error::Memory`].
     pub fn lay_out(self) -> Result<Layout, Error> {
         for Wanted { name, item: Item { align, .. }, .. } in &self.requests {
             if !align.is_power_of_two() || *align > page_size() {
@@ -76,8 +76,10 @@ impl SetBuilder {
                 staged.bytes = start..start + staged.placed.len;
             }
             let len = taken.range().len();
-            let bytes = if kind == Kind::Code { traps(len) } else { vec![0; len] };
-            layout.parts.push(Part { kind, run, taken, bytes });
+            layout.parts.push(Part { kind, run, taken, bytes: Vec::new() });
+            if let Some(part) = layout.parts.last_mut() {
+                part.bytes = blank(kind, len)?;
+            }
         }
         Ok(layout)
     }

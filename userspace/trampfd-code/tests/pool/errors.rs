@@ -5,6 +5,7 @@ use std::error::Error as _;
 use trampfd_code::pool::{Error, Kind, Options, Pools, Request};
 use trampfd_code::vm::{self, page_size};
 
+use super::support::alone::alone;
 use super::{answer, call, request};
 
 #[test]
@@ -110,6 +111,34 @@ fn a_set_that_finds_no_room_takes_none() {
     set.request(request("huge", Kind::ReadWrite, 1 << 40));
     assert!(matches!(set.lay_out(), Err(Error::TooLarge(_))));
     assert_eq!(answer(&pool, 2), code + 16, "the place of the small one is free");
+}
+
+#[test]
+fn a_set_that_no_memory_is_left_for_takes_none() {
+    alone(|| {
+        const LARGE: usize = 200 << 20;
+        let mut options = Options::default();
+        options.arena = LARGE;
+        let pools = Pools::with(options).unwrap();
+        let pool = pools.create(1).unwrap();
+        let code = answer(&pool, 1);
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = pages.split_whitespace().next().unwrap().parse().unwrap();
+        let most = (pages * page_size() + LARGE / 2) as libc::rlim_t;
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: takes address space away from this process.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        for kind in [Kind::Code, Kind::ReadOnly, Kind::ReadWrite] {
+            let mut set = pool.set();
+            set.request(request("large", kind, LARGE - (1 << 20)));
+            let result = set.lay_out();
+            let Err(Error::Memory(vm::Error::System { error, .. })) = result else {
+                panic!("{kind:?}: there was memory")
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory);
+        }
+        assert_eq!(answer(&pool, 2), code + 16);
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! | `others.rs` | that threads and children of fork are not disturbed |
 //! | `protection.rs` | what is never writable, and what a system may forbid |
 //! | `errors.rs` | what is refused |
+//! | `model.rs` | that sets stay what they are whatever is done |
 //! | `failing.rs` | that any system call may fail |
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ mod failing;
 mod faults;
 #[path = "../stage/arch/x86_64.rs"]
 mod machine;
+mod model;
 mod others;
 mod protection;
 mod sections;
