@@ -376,19 +376,29 @@ pub(crate) unsafe fn ask_for_writable_code(counts: &Counts, taken: *mut u8) -> i
 
 /// The first bytes of a file of the kernel's, at most 4 KiB.
 pub(crate) fn read_text(counts: &Counts, path: &Path) -> io::Result<String> {
+    read_at_most(counts, path, 4096)
+}
+
+/// All of a file of the kernel's.
+pub(crate) fn read_all(counts: &Counts, path: &Path) -> io::Result<String> {
+    read_at_most(counts, path, usize::MAX)
+}
+
+fn read_at_most(counts: &Counts, path: &Path, most: usize) -> io::Result<String> {
     let file = open_readable(counts, path)?;
-    let mut bytes = [0; 4096];
-    let mut len = 0;
-    while len < bytes.len() {
+    let mut bytes = Vec::new();
+    let mut part = [0; 4096];
+    while bytes.len() < most {
         counts.call();
-        match rustix::io::read(&file, &mut bytes[len..]) {
+        let want = part.len().min(most - bytes.len());
+        match rustix::io::read(&file, &mut part[..want]) {
             Ok(0) => break,
-            Ok(n) => len += n,
+            Ok(n) => bytes.extend_from_slice(&part[..n]),
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(String::from_utf8_lossy(&bytes[..len]).into_owned())
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The path under which a descriptor of this process can be opened once more.

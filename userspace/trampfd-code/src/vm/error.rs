@@ -26,7 +26,7 @@ pub enum Error {
     /// [`Write::Pwrite`](super::Write::Pwrite) was asked for; pages can be had, but no
     /// descriptor that only reads them, without /proc.
     NoReadOnlyDescriptor,
-    /// There is no room as near as asked.
+    /// There is no room as near as asked; without /proc: none was found by trying.
     NoRoomNear {
         /// What it had to be near to.
         address: usize,
@@ -46,6 +46,9 @@ pub enum Error {
     },
     /// Pages that were or can be written were asked to be executable.
     WouldExecute,
+    /// A view of a file: it keeps the access that it was made with
+    /// ([`Mapping::map_file`](super::Mapping::map_file)).
+    ViewOfFile,
     /// The pages belong to the process that this one was forked from, and are not written here.
     OtherProcess,
     /// The writable alias was withdrawn.
@@ -92,6 +95,7 @@ impl fmt::Display for Error {
                 write!(f, "{len} bytes at {at:#x} are no whole pages of it")
             }
             Error::WouldExecute => f.write_str("pages that can be written are never executable"),
+            Error::ViewOfFile => f.write_str("a view of a file keeps its access"),
             Error::OtherProcess => {
                 f.write_str("the pages belong to the process that this one was forked from")
             }

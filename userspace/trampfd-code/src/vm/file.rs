@@ -69,7 +69,7 @@ impl CodeFile {
     /// # Errors
     ///
     /// [`Error::NoExecutableMemory`], [`Error::NoReadOnlyDescriptor`], [`Error::TooLarge`],
-    /// [`Error::LargePages`], [`Error::System`].
+    /// [`Error::LargePages`]; [`Error::System`], also where descriptors or memory have run out.
     pub fn new(len: usize, options: &Options, meter: &Meter) -> Result<CodeFile, Error> {
         if options.large_pages {
             return Err(Error::LargePages);
@@ -85,6 +85,10 @@ impl CodeFile {
                 }
                 Ok(Opened { write, read: None }) => {
                     without_read.get_or_insert((write, source));
+                }
+                // No answer about the source: what the next one gives might be weaker.
+                Err(Attempt { error, .. }) if is_shortage(&error) => {
+                    return Err(Error::System { what: "making a file for code", error });
                 }
                 Err(attempt) => attempts.push(attempt),
             }
@@ -145,9 +149,10 @@ impl CodeFile {
         self.write.get().is_ok()
     }
 
-    /// How code gets in.
+    /// How code gets in now.
     pub fn how(&self) -> Write {
-        if self.alias.is_some() { Write::Alias } else { Write::Pwrite }
+        let aliased = self.alias.is_some() && !self.withdrawn.load(Ordering::Acquire);
+        if aliased { Write::Alias } else { Write::Pwrite }
     }
 
     /// The first byte of the writable alias, while there is one.
@@ -163,11 +168,23 @@ impl CodeFile {
         }
     }
 
+    fn check_pages(&self, range: &Range<usize>) -> Result<(), Error> {
+        let whole = |at: usize| at.is_multiple_of(page_size());
+        match range {
+            Range { start, end } if start < end && whole(*start) && whole(*end) => {
+                self.check(*start, end - start)
+            }
+            _ => Err(Error::OutOfRange { at: range.start, len: range.len() }),
+        }
+    }
+
     /// Writes `bytes` at offset `at`: through the alias if there is one, else by pwrite(2).
     ///
     /// # Safety
     ///
-    /// Nobody executes or writes these bytes meanwhile, unless they stay what they are.
+    /// Nobody executes or writes these bytes meanwhile, unless they stay what they are. Where
+    /// there is an alias and the system may be out of memory, or the file system of the file full,
+    /// their pages were [allocated](CodeFile::allocate): else that is no error, but SIGBUS.
     ///
     /// # Errors
     ///
@@ -206,7 +223,7 @@ impl CodeFile {
     ///
     /// [`Error::System`]: without memory or room; [`Error::OutOfRange`], [`Error::OtherProcess`].
     pub fn allocate(&self, range: Range<usize>) -> Result<(), Error> {
-        self.check(range.start, range.len())?;
+        self.check_pages(&range)?;
         let fd = self.write.get()?;
         sys::allocate(self.meter.counts(), fd, range.start as u64, range.len() as u64)
             .map_err(Error::system("allocating pages for code"))
@@ -222,14 +239,14 @@ impl CodeFile {
     ///
     /// [`Error::System`]: after sealing, too; [`Error::OutOfRange`], [`Error::OtherProcess`].
     pub unsafe fn discard(&self, range: Range<usize>) -> Result<(), Error> {
-        self.check(range.start, range.len())?;
+        self.check_pages(&range)?;
         let fd = self.write.get()?;
         sys::punch(self.meter.counts(), fd, range.start as u64, range.len() as u64)
             .map_err(Error::system("giving pages back"))
     }
 
-    /// Takes the writable alias away. What was written stays; with a read-only descriptor
-    /// ([`CodeFile::how`] can be [`Write::Pwrite`] then) more can be written by pwrite(2).
+    /// Takes the writable alias away. What was written stays; more can be written by pwrite(2),
+    /// but not where the alias was had for want of a read-only descriptor ([`Error::Withdrawn`]).
     ///
     /// # Safety
     ///
@@ -237,7 +254,7 @@ impl CodeFile {
     ///
     /// # Errors
     ///
-    /// [`Error::OtherProcess`], [`Error::System`].
+    /// [`Error::OtherProcess`]; [`Error::System`]: the alias is still there.
     pub unsafe fn withdraw(&self) -> Result<(), Error> {
         self.write.get()?;
         match &self.alias {
@@ -283,11 +300,12 @@ impl CodeFile {
         }
     }
 
-    /// The descriptor that a view with `access` is made through.
+    /// The descriptor that a view with `access` is made through: one that gives no more, for
+    /// what mprotect(2) allows later depends on it.
     pub(crate) fn fd(&self, access: Access) -> Result<BorrowedFd<'_>, Error> {
         match (access, &self.read) {
-            (Access::Read | Access::Execute, Some(read)) => Ok(read.as_fd()),
-            _ => self.write.get(),
+            (Access::None | Access::Read | Access::Execute, Some(read)) => Ok(read.as_fd()),
+            (Access::Write, _) | (_, None) => self.write.get(),
         }
     }
 
@@ -332,7 +350,10 @@ impl Opened {
         };
         sys::set_len(counts, write.as_made(), len as u64).map_err(failed("size"))?;
         // A memfd has no path but this one.
-        let read = read.or_else(|| again(write.as_made(), meter));
+        let read = match read {
+            Some(read) => Some(read),
+            None => again(write.as_made(), meter).map_err(failed("open read-only"))?,
+        };
         let seen = read.as_ref().map_or(write.as_made(), OwnedFd::as_fd);
         // SAFETY: pages that nothing knows of.
         unsafe {
@@ -346,10 +367,19 @@ impl Opened {
     }
 }
 
-/// The same file once more, for reading only.
-fn again(fd: BorrowedFd<'_>, meter: &Meter) -> Option<OwnedFd> {
-    let read = sys::open_readable(meter.counts(), &sys::path_of(fd)).ok()?;
-    same_file(fd, read.as_fd(), meter).ok()?.then_some(read)
+/// The same file once more, for reading only. `None` where that cannot be had, without /proc.
+fn again(fd: BorrowedFd<'_>, meter: &Meter) -> io::Result<Option<OwnedFd>> {
+    let read = match sys::open_readable(meter.counts(), &sys::path_of(fd)) {
+        Err(error) if is_shortage(&error) => return Err(error),
+        Err(_) => return Ok(None),
+        Ok(read) => read,
+    };
+    Ok(same_file(fd, read.as_fd(), meter)?.then_some(read))
+}
+
+/// Descriptors or memory have run out.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 fn same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>, meter: &Meter) -> io::Result<bool> {

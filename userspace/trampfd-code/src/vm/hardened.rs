@@ -123,10 +123,11 @@ impl Report {
     }
 }
 
-/// Finds out what this system allows this process, and this thread, by trying. What is made for that is gone when
-/// it returns: pages, memfds, and files which for a moment have a name in the folders of
-/// [`Source::usual`]. Nothing becomes writable and executable at any time. It takes some hundred
-/// system calls: for logs and bug reports, not for each start.
+/// Finds out what this system allows this process, and this thread, by trying. What is made for
+/// that is gone when it returns: pages, memfds, and files which for a moment have a name in the
+/// folders of [`Source::usual`]. Nothing becomes writable and executable at any time. It takes
+/// some hundred system calls: for logs and bug reports, not for each start. A seccomp filter that
+/// kills for what it forbids kills for asking, too.
 pub fn report() -> Report {
     let meter = Meter::new();
     let mut facts = vec![

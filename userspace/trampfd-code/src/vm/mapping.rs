@@ -1,6 +1,8 @@
 //! Address space that is the process's until it is dropped, and what is mapped in it.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,13 +15,16 @@ use crate::sys::{self, At, Prot};
 /// # Invariants
 ///
 /// `[ptr, ptr + len)` is mapped, by this value alone, until it is dropped; `len` is whole pages,
-/// and not 0. `parts` says what lies where, without gap, in order.
+/// and not 0. `parts` says what lies where, without gap, in order. In a child of fork writable
+/// views of files are missing: the child changes nothing where one was (`aliased`).
 #[derive(Debug)]
 pub struct Mapping {
     ptr: *mut u8,
     len: usize,
     parts: Mutex<Vec<Part>>,
     sealed: AtomicBool,
+    /// There was a writable view of a file in it.
+    aliased: AtomicBool,
     /// The process that made it. A child has it too, but for writable views of files.
     owner: u64,
     meter: Meter,
@@ -79,8 +84,8 @@ impl Mapping {
     fn new(ptr: *mut u8, len: usize, access: Access, meter: &Meter) -> Mapping {
         meter.counts().mapped(1, len as isize);
         let parts = Mutex::new(vec![Part { at: 0, what: What::Memory(access) }]);
-        let (sealed, owner) = (AtomicBool::new(false), token());
-        Mapping { ptr, len, parts, sealed, owner, meter: meter.clone() }
+        let (sealed, aliased) = (AtomicBool::new(false), AtomicBool::new(false));
+        Mapping { ptr, len, parts, sealed, aliased, owner: token(), meter: meter.clone() }
     }
 
     /// The first byte.
@@ -103,7 +108,8 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`]; [`Error::OtherProcess`]; [`Error::System`].
+    /// [`Error::OutOfRange`]; [`Error::System`]; [`Error::OtherProcess`] in a child of fork, if
+    /// the file, or a writable view in this mapping, is its parent's.
     pub fn map_file(
         &self,
         at: usize,
@@ -126,18 +132,25 @@ impl Mapping {
             unsafe { sys::map_file(counts, over, len, prot, true, fd, from as u64) }
                 .map_err(Error::system("mapping a file for code"))
         };
-        match access {
+        let view = What::File(access, file.id(), from.wrapping_sub(at));
+        let (what, kept) = match access {
             // A child of a fork in between would have the alias.
             Access::Write => without_forks(|| {
+                self.aliased.store(true, Ordering::Release);
                 map()?;
                 // SAFETY: as above.
-                unsafe { sys::keep_from_children(counts, self.at(at), len) }
-                    .map_err(Error::system("keeping the alias from children"))
+                let kept = unsafe { sys::keep_from_children(counts, self.at(at), len) };
+                if kept.is_ok() {
+                    return Ok((view, kept));
+                }
+                // SAFETY: as above.
+                let gone = unsafe { sys::map_nothing(counts, over, len, Prot::None) };
+                Ok((if gone.is_ok() { What::Memory(Access::None) } else { view }, kept))
             })?,
-            _ => drop(map()?),
-        }
-        self.note(at, len, What::File(access, file.id(), from.wrapping_sub(at)));
-        Ok(())
+            _ => map().map(|_| (view, Ok(())))?,
+        };
+        self.note(at, len, what);
+        kept.map_err(Error::system("keeping the alias from children"))
     }
 
     /// Shows `len` bytes of any file, privately: what is written to the file later may be seen or
@@ -194,12 +207,16 @@ impl Mapping {
     /// # Errors
     ///
     /// [`Error::WouldExecute`] for [`Access::Execute`]: what was written never becomes
-    /// executable where it is. [`Error::OutOfRange`], [`Error::System`].
+    /// executable where it is. [`Error::ViewOfFile`] if not all of it is memory.
+    /// [`Error::OutOfRange`], [`Error::OtherProcess`], [`Error::System`].
     pub fn protect(&self, at: usize, len: usize, access: Access) -> Result<(), Error> {
         if access == Access::Execute {
             return Err(Error::WouldExecute);
         }
         let len = self.check(at, len)?;
+        if self.shows_file(at, len) {
+            return Err(Error::ViewOfFile);
+        }
         // SAFETY: pages of this mapping, by its invariant.
         unsafe { sys::protect(self.meter.counts(), self.at(at), len, prot(access)) }
             .map_err(Error::system("protecting memory"))?;
@@ -214,6 +231,7 @@ impl Mapping {
     ///
     /// [`Error::System`].
     pub fn use_small_pages(&self) -> Result<(), Error> {
+        self.check(0, self.len)?;
         // SAFETY: pages of this mapping, by its invariant.
         unsafe { sys::small_pages(self.meter.counts(), self.ptr, self.len) }
             .map_err(Error::system("asking for small pages"))
@@ -242,6 +260,7 @@ impl Mapping {
     ///
     /// [`Error::System`]: without mseal, ENOSYS.
     pub fn seal(&self) -> Result<(), Error> {
+        self.check(0, self.len)?;
         // SAFETY: pages of this mapping, which `drop` leaves alone from here on.
         unsafe { sys::seal_pages(self.meter.counts(), self.ptr, self.len) }
             .map_err(Error::system("mseal"))?;
@@ -276,7 +295,11 @@ impl Mapping {
         self.ptr.wrapping_add(at)
     }
 
+    /// Whole pages of it, which this process has.
     fn check(&self, at: usize, len: usize) -> Result<usize, Error> {
+        if self.aliased.load(Ordering::Acquire) && self.owner != token() {
+            return Err(Error::OtherProcess);
+        }
         let out = Error::OutOfRange { at, len };
         let Ok(whole) = round_to_pages(len) else { return Err(out) };
         match at.checked_add(whole) {
@@ -285,6 +308,14 @@ impl Mapping {
             }
             _ => Err(out),
         }
+    }
+
+    /// Whether a view of a file lies in this range.
+    fn shows_file(&self, at: usize, len: usize) -> bool {
+        let parts = self.parts.lock().unwrap_or_else(|e| e.into_inner());
+        let first = parts.partition_point(|part| part.at <= at).saturating_sub(1);
+        let inside = parts[first..].iter().take_while(|part| part.at < at + len);
+        inside.into_iter().any(|part| matches!(part.what, What::File(..)))
     }
 
     fn note(&self, at: usize, len: usize, what: What) {
@@ -344,30 +375,67 @@ fn map_at(at: At, len: usize, meter: &Meter) -> Result<*mut u8, Error> {
         .map_err(Error::system("reserving address space"))
 }
 
-/// Tries places outward from `address`, closely at first.
+/// Tries places outward from `address`, closely at first; then all that are free.
 fn near(address: usize, within: usize, len: usize, meter: &Meter) -> Result<*mut u8, Error> {
-    let none = Error::NoRoomNear { address, within };
     let page = page_size();
     let fits = |start: usize| {
         let end = start.checked_add(len);
         let far = end.map(|end| address.abs_diff(start).max(address.abs_diff(end)));
         start >= page && far.is_some_and(|far| far <= within)
     };
-    let mut distance = len.next_multiple_of(page);
-    while distance <= within {
-        for hint in [address.checked_sub(distance), address.checked_add(distance)] {
-            let Some(hint) = hint.map(|hint| hint & !(page - 1)).filter(|&hint| fits(hint)) else {
-                continue;
-            };
-            let ptr = map_at(At::Hint(hint), len, meter)?;
-            if fits(ptr as usize) {
+    let tried = |hint: usize| {
+        let hint = hint & !(page - 1);
+        if !fits(hint) {
+            return Ok(None);
+        }
+        let ptr = map_at(At::Hint(hint), len, meter)?;
+        if fits(ptr as usize) {
+            return Ok(Some(ptr));
+        }
+        // SAFETY: new pages, which nobody knows.
+        unsafe { sys::unmap(meter.counts(), ptr, len) }
+            .map_err(Error::system("giving address space back"))?;
+        Ok(None)
+    };
+    let mut distance = Some(len);
+    while let Some(far) = distance.filter(|&far| far <= within) {
+        for hint in [address.checked_sub(far), address.checked_add(far)].into_iter().flatten() {
+            if let Some(ptr) = tried(hint)? {
                 return Ok(ptr);
             }
-            // SAFETY: new pages, which nobody knows.
-            unsafe { sys::unmap(meter.counts(), ptr, len) }
-                .map_err(Error::system("giving address space back"))?;
         }
-        distance += (distance / 4).max(len).next_multiple_of(page);
+        distance = far.checked_add((far / 4).max(len).next_multiple_of(page));
     }
-    Err(none)
+    for gap in gaps(meter) {
+        // The closest place in it, and both ends: near a stack not all that is free is given.
+        let Some(last) = gap.end.checked_sub(len).filter(|&last| last >= gap.start) else {
+            continue;
+        };
+        for hint in [address.clamp(gap.start, last), gap.start, last] {
+            if let Some(ptr) = tried(hint)? {
+                return Ok(ptr);
+            }
+        }
+    }
+    Err(Error::NoRoomNear { address, within })
+}
+
+/// What /proc/self/maps shows as free, from the lowest address on; nothing without /proc.
+fn gaps(meter: &Meter) -> Vec<Range<usize>> {
+    let rows = sys::read_all(meter.counts(), Path::new("/proc/self/maps")).unwrap_or_default();
+    let mut gaps = Vec::new();
+    let mut free = page_size();
+    for row in rows.lines() {
+        let range = row.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let Some((Some(start), Some(end))) = range.map(|(start, end)| (number(start), number(end)))
+        else {
+            continue;
+        };
+        if free < start {
+            gaps.push(free..start);
+        }
+        free = free.max(end);
+    }
+    gaps
 }

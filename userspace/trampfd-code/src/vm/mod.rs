@@ -92,7 +92,8 @@ pub enum Source {
 
 impl Source {
     /// In the order in which they are tried: memfds, /dev/shm, the folders that the environment
-    /// names (`XDG_RUNTIME_DIR`, `TMPDIR`; not in set-uid programs), /tmp, /var/tmp, the home.
+    /// names (`XDG_RUNTIME_DIR`, `TMPDIR`; not in set-uid programs), /tmp, /var/tmp, the home, the
+    /// current one.
     pub fn usual() -> Vec<Source> {
         file::usual_sources()
     }

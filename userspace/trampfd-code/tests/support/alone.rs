@@ -87,7 +87,10 @@ pub fn succeeds(output: &Output) {
         panic!("{cause}");
     }
     let causes: String = causes.into_iter().map(|cause| cause + "\n").collect();
-    assert!(output.status.success(), "{causes}{}\n{said}{errors}", output.status);
+    // Marked, so that nobody takes the results in it for those of this program.
+    let all: String =
+        said.lines().chain(errors.lines()).map(|line| format!("| {line}\n")).collect();
+    assert!(output.status.success(), "{causes}{}\n{all}", output.status);
 }
 
 /// The messages of the panics in what a process wrote.

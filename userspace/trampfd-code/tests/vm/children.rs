@@ -2,7 +2,9 @@
 
 use std::os::fd::AsRawFd;
 
-use trampfd_code::vm::{Error, Meter, Options, Region, Source, Write, page_size};
+use trampfd_code::vm::{
+    Access, Error, Mapping, Meter, Options, Place, Region, Source, Write, page_size,
+};
 
 use crate::pages::take;
 use crate::support::alone::{alone, child, raw_child};
@@ -48,40 +50,38 @@ fn a_child_is_refused_what_would_change_its_parents_code() {
 }
 
 /// In a process, its child and that one's children.
-fn code_in_three_generations() {
-    for write in [Write::Pwrite, Write::Alias] {
-        let first = region(&options(write));
+fn code_in_three_generations(write: Write) {
+    let first = region(&options(write));
+    assert!(child(|| {
+        let second = region(&options(write));
+        assert!(second.is_ours());
         assert!(child(|| {
-            let second = region(&options(write));
-            assert!(second.is_ours());
-            assert!(child(|| {
-                is_foreign(&first);
-                is_foreign(&second);
-                assert!(region(&options(write)).is_ours());
-            }));
-            assert!(second.is_ours());
-            // A second child, which gets the token that the first would have.
-            assert!(child(|| is_foreign(&second)));
             is_foreign(&first);
-            // SAFETY: nobody runs it.
-            unsafe { second.write(0, &returns(45)) }.unwrap();
-            assert_eq!(call(second.rx()), 45);
+            is_foreign(&second);
+            assert!(region(&options(write)).is_ours());
         }));
-        assert!(first.is_ours());
-        assert_eq!(call(first.rx()), 42);
-    }
+        assert!(second.is_ours());
+        // A second child, which gets the token that the first would have.
+        assert!(child(|| is_foreign(&second)));
+        is_foreign(&first);
+        // SAFETY: nobody runs it.
+        unsafe { second.write(0, &returns(45)) }.unwrap();
+        assert_eq!(call(second.rx()), 45);
+    }));
+    assert!(first.is_ours());
+    assert_eq!(call(first.rx()), 42);
 }
 
 #[test]
 fn a_child_has_code_of_its_own_and_so_has_its_child() {
-    alone(|| code_in_three_generations());
+    alone(|| [Write::Pwrite, Write::Alias].into_iter().for_each(code_in_three_generations));
 }
 
 #[test]
 fn children_have_code_of_their_own_where_what_was_writable_may_not_be_executed() {
     alone(|| {
         refuse_exec_gain();
-        code_in_three_generations();
+        [Write::Pwrite, Write::Alias].into_iter().for_each(code_in_three_generations);
     });
 }
 
@@ -176,6 +176,34 @@ fn a_child_that_drops_its_parents_pages_takes_nothing_of_its_own_away() {
         // The parent's value went into the closure, which the child alone ran to its end.
         let second = Region::new(1, &Options::default(), &meter).unwrap();
         assert!(second.is_ours());
+    });
+}
+
+/// A view that a child does not get: what lies there in the child is the child's own.
+#[test]
+fn a_child_changes_nothing_where_its_parent_had_an_alias() {
+    alone(|| {
+        let (first, page) = (region(&options(Write::Pwrite)), page_size());
+        let view = first.file().writable(0..2 * page).unwrap();
+        let mixed = Mapping::reserve(2 * page, Place::Anywhere, &Meter::new()).unwrap();
+        mixed.map_file(page, page, first.file(), 0, Access::Write).unwrap();
+        let gone = mixed.ptr().wrapping_add(page);
+        assert!(child(|| {
+            assert!(take(view.ptr()) && take(gone));
+            for mapping in [&view, &mixed] {
+                assert!(is_other(mapping.release(0, page)), "release");
+                assert!(is_other(mapping.map_memory(0, page)), "map_memory");
+                assert!(is_other(mapping.protect(0, page, Access::None)), "protect");
+                let other = region(&Options::default());
+                let shown = mapping.map_file(0, page, other.file(), 0, Access::Execute);
+                assert!(is_other(shown), "map_file");
+            }
+            let pages = [view.ptr(), gone];
+            drop((view, mixed));
+            for page in pages.map(|page| row_of(page)) {
+                assert_eq!(page.unwrap().rights, "r--p", "the child's own page");
+            }
+        }));
     });
 }
 

@@ -6,8 +6,8 @@ use trampfd_code::vm::{Error, Meter, Options, Region, Source, Write, page_size};
 
 use crate::pages::attempts;
 use crate::support::alone::alone;
-use crate::support::policy::{cover, memfd_with, own_mounts, refuse, strict};
-use crate::{call, from, memfds, options, region, returns, row_of, usable_sources};
+use crate::support::policy::{check, cover, memfd_with, mount, own_mounts, refuse, strict};
+use crate::{call, folder_source, from, memfds, options, region, returns, row_of, usable_sources};
 
 const MFD_NOEXEC_SEAL: i32 = 8;
 const MFD_EXEC: i32 = 0x10;
@@ -151,6 +151,73 @@ fn without_proc_a_memfd_is_written_through_an_alias_and_a_file_without() {
             assert_eq!(region.rw(), None);
         }
     });
+}
+
+/// Whether what was asked for is given, as asked, or nothing at all.
+#[test]
+fn without_descriptors_nothing_weaker_is_given() {
+    alone(|| {
+        // What is opened once for the whole process.
+        region(&Options::default());
+        // SAFETY: a new descriptor, the lowest that is free, closed at once.
+        let free = unsafe {
+            let fd = libc::dup(0);
+            libc::close(fd);
+            fd as libc::rlim_t
+        };
+        for sources in [Source::usual(), vec![Source::Memfd], vec![folder_source()]] {
+            for write in [Write::Any, Write::Pwrite, Write::Alias] {
+                let mut options = options(write);
+                options.sources = sources.clone();
+                for descriptors in 0..3 {
+                    let limit = |n| libc::rlimit { rlim_cur: n, rlim_max: 1024 };
+                    // SAFETY: limits this process.
+                    check(unsafe {
+                        libc::setrlimit(libc::RLIMIT_NOFILE, &limit(free + descriptors))
+                    });
+                    let answer = Region::new(1, &options, &Meter::new());
+                    // SAFETY: as above.
+                    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit(1024)) });
+                    match (descriptors, answer) {
+                        (0 | 1, Err(Error::System { error, .. })) => {
+                            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+                        }
+                        (2, Ok(region)) => assert_eq!(region.rw().is_some(), write == Write::Alias),
+                        (_, answer) => panic!("{write:?}, {descriptors}: {answer:?}"),
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// With memory for pages, or an error: not with a signal when they are touched.
+#[test]
+fn a_full_file_system_is_an_error() {
+    alone(|| {
+        own_mounts(0);
+        mount(c"tmpfs", c"/tmp", c"tmpfs", 0, c"size=64k");
+        for write in [Write::Pwrite, Write::Alias] {
+            let options = from(&Source::Folder("/tmp".into()), write);
+            let region = Region::new(128 << 10, &options, &Meter::new()).unwrap();
+            region.file().allocate(0..32 << 10).unwrap();
+            let error = region.file().allocate(32 << 10..128 << 10).unwrap_err();
+            assert!(is_full(&error), "{error:?}");
+            // SAFETY: nobody runs it.
+            unsafe { region.write(5000, &returns(42)) }.unwrap();
+            assert_eq!(call(region.rx().wrapping_add(5000)), 42);
+            if write == Write::Pwrite {
+                // SAFETY: nobody runs it.
+                let error = unsafe { region.write(0, &[0xcc; 128 << 10]) }.unwrap_err();
+                assert!(is_full(&error), "{error:?}");
+            }
+        }
+    });
+}
+
+fn is_full(error: &Error) -> bool {
+    let Error::System { error, .. } = error else { return false };
+    error.raw_os_error() == Some(libc::ENOSPC)
 }
 
 #[test]

@@ -6,6 +6,7 @@ use trampfd_code::vm::{
 
 use crate::pages::{attempts, poke, reserve, take};
 use crate::support::alone::{alone, lacks};
+use crate::support::policy::refuse;
 use crate::{
     call, folder_source, from, memfds, options, region, returns, row_of, rows, usable_sources,
 };
@@ -57,9 +58,77 @@ fn an_alias_that_is_withdrawn_is_gone() {
     assert!(inside.is_none(), "{inside:?}");
     assert_eq!(call(region.rx()), 42);
     // By pwrite from here on.
+    assert_eq!(region.file().how(), Write::Pwrite);
     // SAFETY: nobody runs it.
     unsafe { region.write(0, &returns(43)) }.unwrap();
     assert_eq!(call(region.rx()), 43);
+}
+
+#[test]
+fn an_alias_that_could_not_be_withdrawn_is_there_still() {
+    alone(|| {
+        let region = region(&options(Write::Alias));
+        // What takes an alias away leaves its address reserved.
+        refuse(&[(libc::SYS_mmap, 3, libc::MAP_FIXED | libc::MAP_ANONYMOUS)], libc::ENOMEM);
+        for _ in 0..2 {
+            // SAFETY: nobody uses it.
+            let error = errno(unsafe { region.file().withdraw() });
+            assert_eq!(error, Some(libc::ENOMEM));
+            assert_eq!(row_of(region.rw().unwrap()).unwrap().rights, "rw-s");
+        }
+        assert_eq!(region.file().how(), Write::Alias);
+        // SAFETY: nobody runs it.
+        unsafe { region.write(0, &returns(43)) }.unwrap();
+        assert_eq!(call(region.rx()), 43);
+    });
+}
+
+#[test]
+fn an_alias_that_children_would_get_is_not_left() {
+    alone(|| {
+        let file = CodeFile::new(1, &options(Write::Pwrite), &Meter::new()).unwrap();
+        let (meter, page) = (Meter::new(), page_size());
+        let mapping = Mapping::reserve(2 * page, Place::Anywhere, &meter).unwrap();
+        refuse(&[(libc::SYS_madvise, 2, libc::MADV_DONTFORK)], libc::EPERM);
+        let answer = mapping.map_file(page, page, &file, 0, Access::Write);
+        assert_eq!(errno(answer), Some(libc::EPERM));
+        assert_eq!(row_of(mapping.ptr().wrapping_add(page)).unwrap().rights, "---p");
+        assert_eq!(meter.stats().mappings, 1);
+        assert_eq!(errno(file.writable(0..page).map(drop)), Some(libc::EPERM));
+        let error = CodeFile::new(1, &options(Write::Alias), &Meter::new()).unwrap_err();
+        assert!(matches!(error, Error::System { .. }), "{error:?}");
+        assert!(rows().iter().all(|row| row.rights != "rw-s"), "an alias is left");
+    });
+}
+
+/// Asked past the library, too: a view is made through a descriptor that gives no more.
+#[test]
+fn a_view_never_becomes_more_than_it_was_made_for() {
+    let region = region(&options(Write::Pwrite));
+    let page = page_size();
+    for access in [Access::None, Access::Read, Access::Execute] {
+        let mapping = Mapping::reserve(page, Place::Anywhere, &Meter::new()).unwrap();
+        mapping.map_file(0, page, region.file(), 0, access).unwrap();
+        let before = row_of(mapping.ptr()).unwrap().rights;
+        assert_eq!(attempts(mapping.ptr())[..2], [libc::EACCES; 2], "{access:?}");
+        std::mem::forget(mapping);
+        assert!(!before.contains('w'), "{access:?}");
+    }
+    for access in [Access::None, Access::Read, Access::Write, Access::Execute] {
+        let mapping = Mapping::reserve(2 * page, Place::Anywhere, &Meter::new()).unwrap();
+        mapping.map_memory(0, page).unwrap();
+        mapping.map_file(page, page, region.file(), 0, access).unwrap();
+        let rights = || row_of(mapping.ptr().wrapping_add(page)).unwrap().rights;
+        let before = rights();
+        for to in [Access::None, Access::Read, Access::Write] {
+            for range in [page..2 * page, 0..2 * page] {
+                let answer = mapping.protect(range.start, range.len(), to);
+                assert!(matches!(answer, Err(Error::ViewOfFile)), "{access:?} {to:?}: {answer:?}");
+            }
+        }
+        assert_eq!(rights(), before);
+        mapping.protect(0, page, Access::Read).unwrap();
+    }
 }
 
 #[test]
@@ -165,6 +234,50 @@ fn pages_are_as_near_as_asked() {
 }
 
 #[test]
+fn the_only_room_is_found_wherever_it_is() {
+    alone(|| {
+        let (page, around) = (page_size(), 1 << 24);
+        let low = reserve(2 * around);
+        let address = low as usize + around;
+        for (number, distance) in [3, 177, 1000, 4000].into_iter().enumerate() {
+            let hole = match number % 2 {
+                0 => address + distance * page,
+                _ => address - distance * page,
+            };
+            // SAFETY: of the reserved range, which nobody uses.
+            unsafe { libc::munmap(hole as *mut _, 3 * page) };
+            let near = Place::Near { address, within: 1 << 24 };
+            let mapping = Mapping::reserve(3 * page, near, &Meter::new()).unwrap();
+            assert_eq!(mapping.ptr() as usize, hole);
+            std::mem::forget(mapping);
+            let error = Mapping::reserve(page, near, &Meter::new()).unwrap_err();
+            assert!(matches!(error, Error::NoRoomNear { .. }), "{error:?}");
+        }
+    });
+}
+
+#[test]
+fn places_at_the_ends_of_numbers_are_refused_or_had() {
+    let (page, most) = (page_size(), isize::MAX as usize & !(page_size() - 1));
+    for address in [0, 1, 2 * page, 1 << 46, 1 << 63, usize::MAX] {
+        for within in [0, 1, page, 1 << 31, 1 << 47, usize::MAX] {
+            for len in [0, 1, page + 1, most] {
+                let place = Place::Near { address, within };
+                match Mapping::reserve(len, place, &Meter::new()) {
+                    Ok(mapping) => {
+                        let start = mapping.ptr() as usize;
+                        let far = address.abs_diff(start);
+                        assert!(far.max(address.abs_diff(start + mapping.len())) <= within);
+                    }
+                    Err(Error::NoRoomNear { .. } | Error::System { .. }) => {}
+                    Err(other) => panic!("{place:?}: {other:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_no_part_is_refused() {
     let (meter, page) = (Meter::new(), page_size());
     let mapping = Mapping::reserve(4 * page, Place::Anywhere, &meter).unwrap();
@@ -183,9 +296,13 @@ fn what_is_no_part_is_refused() {
         let answer = unsafe { file.write(at, &returns(0)) };
         assert!(matches!(answer, Err(Error::OutOfRange { .. })), "{at}: {answer:?}");
     }
-    for range in [page..3 * page, usize::MAX - 1..usize::MAX] {
-        let answer = file.allocate(range.clone());
-        assert!(matches!(answer, Err(Error::OutOfRange { .. })), "{range:?}: {answer:?}");
+    let ranges = [page..3 * page, usize::MAX - 1..usize::MAX, 0..1, 1..page, 0..0, page..0];
+    for range in ranges {
+        // SAFETY: nothing lies there.
+        let discarded = unsafe { file.discard(range.clone()) };
+        for answer in [discarded, file.allocate(range.clone())] {
+            assert!(matches!(answer, Err(Error::OutOfRange { .. })), "{range:?}: {answer:?}");
+        }
     }
     assert_eq!(meter.stats(), calls, "the kernel was asked");
 }
