@@ -15,8 +15,13 @@ use super::{Counts, Symbol};
 use crate::pool::{self, Pool};
 
 /// A set that is loaded. Dropping it does what [`Set::remove_when_unused`] does.
-#[derive(Debug)]
 pub struct Set(pub(super) Arc<Loaded>);
+
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Set").field("id", &self.0.id).field("counts", &self.0.counts).finish()
+    }
+}
 
 /// What [`Set::remove_when_unused`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +137,9 @@ impl Set {
         }
     }
 
-    /// Removes the set, now. Nobody may run its code or use its variables any more.
+    /// Removes the set, now. Nobody may run its code or use its variables any more: neither may
+    /// threads that have yet to end, if a variable of theirs has a destructor (C++'s
+    /// `thread_local`), which the C library calls then.
     ///
     /// # Errors
     ///
@@ -143,7 +150,7 @@ impl Set {
     }
 
     /// Removes the set as soon as no other set uses it. Nobody else may run its code or use its
-    /// variables any more.
+    /// variables any more; see [`Set::remove`].
     pub fn remove_when_unused(self) -> Removal {
         let by = self.used_by();
         if by.is_empty() { Removal::Done } else { Removal::Deferred(by) }

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use trampfd_code::got::{Loader, Options, low};
+use trampfd_code::got::{Error, Loader, Options, low};
 use trampfd_code::pool::Pools;
+use trampfd_code::vm;
 
 use crate::build::{build, function, load, loader};
 use crate::run::check;
-use crate::support::alone::alone;
+use crate::support::alone::{alone, child};
 use crate::support::policy::refuse_exec_gain;
 
 /// A row of /proc/self/maps: its range and permissions.
@@ -96,21 +97,29 @@ fn it_all_runs_where_written_memory_may_not_be_executed() {
 }
 
 #[test]
-fn a_child_of_fork_runs_what_its_parent_loaded() {
-    let object = build("begun.c", &["-O2", "-fPIC"]);
-    let set = load(&loader(), 1, &[("begun", &object)]);
-    let sum = function(&set, "sum");
-    assert_eq!(sum(0), 42 + 7 + 3);
-    // SAFETY: the child calls loaded code, which uses what this thread has, and ends.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        let good = sum(0) == 43 + 8 + 3 + 1;
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(if good { 0 } else { 1 }) };
-    }
-    let mut status = -1;
-    // SAFETY: writes the status.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-    assert_eq!(status, 0);
-    assert_eq!(sum(0), 43 + 8 + 3 + 1, "the child's variables are its own");
+fn a_child_of_fork_runs_what_its_parent_loaded_and_loads_its_own() {
+    alone(|| {
+        let object = build("begun.c", &["-O2", "-fPIC"]);
+        let parents = loader();
+        let set = load(&parents, 1, &[("begun", &object)]);
+        let sum = function(&set, "sum");
+        assert_eq!(sum(0), 42 + 7 + 3);
+        let mut kept = Some(set);
+        assert!(child(|| {
+            assert_eq!(sum(0), 43 + 8 + 3 + 1);
+            let thread = std::thread::spawn(move || sum(0));
+            assert_eq!(thread.join().unwrap(), 42 + 7 + 3);
+            let mut more = parents.set(2);
+            more.add("begun", &object.bytes).unwrap();
+            // SAFETY: an object of gcc.
+            let error = unsafe { more.load() }.unwrap_err();
+            assert!(matches!(error, Error::Memory(vm::Error::OtherProcess)), "{error}");
+            let own = load(&loader(), 1, &[("begun", &object)]);
+            assert_eq!(function(&own, "sum")(0), 42 + 7 + 3);
+            own.remove().unwrap();
+            kept.take().unwrap().remove().unwrap();
+        }));
+        assert_eq!(sum(0), 43 + 8 + 3 + 1, "the child's variables are its own");
+        kept.unwrap().remove().unwrap();
+    });
 }

@@ -4,6 +4,7 @@ use trampfd_code::got::{Error, Loader, Options, Set, low};
 use trampfd_code::pool::{Kind, Pools};
 
 use crate::build::{Built, build, function, load, loader, program};
+use crate::support::alone::alone;
 
 /// Runs what first.c and second.c define.
 pub fn check(set: &Set, flags: &[&str]) {
@@ -124,6 +125,21 @@ fn what_cannot_be_meant_is_an_error_with_its_names() {
     let error = unsafe { set.load() }.unwrap_err();
     assert!(matches!(&error, Error::Ifunc { symbol, .. } if symbol == "chosen"), "{error}");
 
+    let noted = build("noted.c", &flags);
+    let mut set = loader.set(1);
+    set.add("d", &noted.bytes).unwrap();
+    // SAFETY: as above.
+    let error = unsafe { set.load() }.unwrap_err();
+    let Error::NotLoaded { site, symbol } = &error else { panic!("{error}") };
+    assert_eq!((site.to_string(), symbol.as_str()), ("d(.text+0x3)".into(), ".note.here"));
+
+    let frames = build("frames.c", &flags);
+    let mut set = loader.set(1);
+    set.add("e", &frames.bytes).unwrap();
+    // SAFETY: as above.
+    let error = unsafe { set.load() }.unwrap_err();
+    assert!(matches!(&error, Error::Unwind { object, .. } if object == "e"), "{error}");
+
     let one = load(&loader, 1, &[("outer", &outer)]);
     let mut set = loader.set(1);
     set.add("outer", &outer.bytes).unwrap();
@@ -133,6 +149,73 @@ fn what_cannot_be_meant_is_an_error_with_its_names() {
     drop(one);
     // A set that failed, or is gone, leaves its id.
     load(&loader, 1, &[("outer", &outer)]);
+}
+
+#[test]
+fn a_set_of_nothing_is_a_set() {
+    let loader = loader();
+    // SAFETY: there is nothing to believe.
+    let set = unsafe { loader.set(1).load() }.unwrap();
+    // SAFETY: nothing is run.
+    unsafe { set.init() };
+    assert_eq!((set.counts().entries, set.table().len(), set.symbol("")), (0, 0, None));
+    // SAFETY: as above.
+    unsafe { set.fini() };
+    let nothing = build("nothing.c", &[]);
+    load(&loader, 2, &[("nothing", &nothing), ("nothing", &nothing)]);
+    set.remove().unwrap();
+}
+
+/// How many files this process may have open, and how long they may get.
+fn limit(files: u64, bytes: u64) {
+    for (which, limit) in [(libc::RLIMIT_NOFILE, files), (libc::RLIMIT_FSIZE, bytes)] {
+        let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: takes and gives numbers.
+        unsafe {
+            assert_eq!(libc::getrlimit(which, &mut limits), 0);
+            limits.rlim_cur = limit.min(limits.rlim_max);
+            assert_eq!(libc::setrlimit(which, &limits), 0);
+        }
+    }
+}
+
+#[test]
+fn a_set_for_which_there_is_no_memory_leaves_nothing() {
+    alone(|| {
+        // SAFETY: an error, not the end of the process.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        let flags = ["-O2", "-fPIC", "-fno-semantic-interposition"];
+        let (first, begun) = (build("first.c", &flags), build("begun.c", &flags));
+        let mut small = trampfd_code::pool::Options::default();
+        small.arena = 1;
+        let pools = Pools::with(small).unwrap();
+        let mut options = Options::default();
+        options.perf_map = true;
+        let loader = Loader::new(pools.clone(), options).unwrap();
+        let one = load(&loader, 2, &[("first", &first)]);
+        let payload = pools.stats().payload;
+        let attempt = |payload, expected: fn(&Error) -> bool| {
+            let mut set = loader.set(1);
+            set.add("first", &first.bytes).unwrap().add("begun", &begun.bytes).unwrap();
+            set.resolve(program);
+            // SAFETY: objects of gcc.
+            let error = unsafe { set.load() }.unwrap_err();
+            assert!(expected(&error), "{error:?}");
+            assert_eq!(pools.stats().payload, payload);
+        };
+        // No file for one more arena, none that is long enough, and a full one for the profiler.
+        limit(3, u64::MAX);
+        attempt(payload, |error| matches!(error, Error::Memory(_)));
+        limit(1024, 4096);
+        attempt(payload, |error| matches!(error, Error::Memory(_)));
+        limit(1024, 0);
+        one.remove().unwrap();
+        attempt(0, |error| matches!(error, Error::Profile { .. }));
+        limit(1024, u64::MAX);
+        let set = load(&loader, 1, &[("first", &first), ("begun", &begun)]);
+        assert_eq!(function(&set, "sum")(0), 52);
+        std::fs::remove_file(format!("/tmp/perf-{}.map", std::process::id())).unwrap();
+    });
 }
 
 #[test]
