@@ -12,11 +12,13 @@
 //!
 //! | file | knows |
 //! |---|---|
+//! | `guard.rs` | what no part of the library may even ask for |
 //! | `policies.rs` | under what rooms are run, and what must come out |
 //! | `rooms.rs` | how each part makes code and runs it |
 //! | `tries.rs` | what a policy answers, asked past the library |
 
 mod arch;
+mod guard;
 mod policies;
 mod rooms;
 mod tries;
@@ -65,6 +67,12 @@ fn room(name: &str) -> u8 {
         eprintln!("there is no room {name}");
         return 2;
     };
+    if !room.asks
+        && let Err(error) = guard::no_writable_code_for_a_moment()
+    {
+        eprintln!("seccomp: {error}");
+        return 2;
+    }
     match (room.run)().and_then(|()| rooms::nothing_is_writable_and_executable()) {
         Ok(()) => 0,
         Err(error) => {

@@ -21,21 +21,23 @@ pub struct Room {
     pub name: &'static str,
     /// It needs executable memory that is no private mapping of a file.
     pub anonymous: bool,
+    /// It asks for what no other part ever asks for.
+    pub asks: bool,
     pub run: fn() -> Result,
 }
 
 pub const ROOMS: &[Room] = &[
-    Room { name: "report", anonymous: false, run: what_the_report_says },
-    Room { name: "vm alias", anonymous: true, run: || region(Write::Alias) },
-    Room { name: "vm pwrite", anonymous: true, run: || region(Write::Pwrite) },
-    Room { name: "vm any", anonymous: true, run: || region(Write::Any) },
-    Room { name: "alloc", anonymous: true, run: || allocator(Write::Any) },
-    Room { name: "alloc alias", anonymous: true, run: || allocator(Write::Alias) },
-    Room { name: "pool", anonymous: true, run: || pools(Write::Any) },
-    Room { name: "pool alias", anonymous: true, run: || pools(Write::Alias) },
-    Room { name: "got", anonymous: true, run: objects },
-    Room { name: "stage", anonymous: true, run: stage },
-    Room { name: "cache", anonymous: false, run: files },
+    Room { name: "report", anonymous: false, asks: true, run: what_the_report_says },
+    Room { name: "vm alias", anonymous: true, asks: false, run: || region(Write::Alias) },
+    Room { name: "vm pwrite", anonymous: true, asks: false, run: || region(Write::Pwrite) },
+    Room { name: "vm any", anonymous: true, asks: false, run: || region(Write::Any) },
+    Room { name: "alloc", anonymous: true, asks: false, run: || allocator(Write::Any) },
+    Room { name: "alloc alias", anonymous: true, asks: false, run: || allocator(Write::Alias) },
+    Room { name: "pool", anonymous: true, asks: false, run: || pools(Write::Any) },
+    Room { name: "pool alias", anonymous: true, asks: false, run: || pools(Write::Alias) },
+    Room { name: "got", anonymous: true, asks: false, run: objects },
+    Room { name: "stage", anonymous: true, asks: false, run: stage },
+    Room { name: "cache", anonymous: false, asks: false, run: files },
 ];
 
 fn call(code: *const u8) -> i32 {
