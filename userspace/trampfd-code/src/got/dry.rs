@@ -50,7 +50,7 @@ pub fn link_dry(objects: &[Object], base: usize) -> Result<Dry, Error> {
         Some(_) => BlockPlace::Fixed(-4096),
         None => BlockPlace::Module(1 << 32),
     };
-    fill(objects, &mut plan, &mut made_up, block, true)?;
+    fill(objects, &mut plan, &mut made_up, block)?;
     Ok(Dry { counts: plan.counts, parts: made_up.0 })
 }
 
@@ -83,7 +83,7 @@ impl Surroundings for Nobody {
         None
     }
 
-    fn near(&self) -> bool {
+    fn near(&self, _: usize) -> bool {
         true
     }
 }

@@ -14,7 +14,7 @@ use super::set::{Claim, Loaded, Set, calls};
 use super::tls::{self, Module};
 use super::unwind::Registered;
 use super::{Counts, Error, Symbol, low_place};
-use crate::pool::{self, Kind, Pools, Request, Section};
+use crate::pool::{self, Kind, Placed, Pools, Request, Section};
 use crate::vm::Meter;
 
 /// What a [`Loader`] is told.
@@ -127,7 +127,8 @@ impl<'a> SetBuilder<'a> {
     ///
     /// Those of [`SetBuilder::load`] that the objects are the reason for.
     pub fn count(&self) -> Result<Counts, Error> {
-        let around = Around { builder: self, near: true };
+        let near = vec![true; self.earlier.len()];
+        let around = Around { builder: self, near: &near };
         let options = &self.loader.options;
         Ok(Plan::new(&self.objects, &around, options.limit, options.unwind)?.counts)
     }
@@ -146,10 +147,11 @@ impl<'a> SetBuilder<'a> {
     pub unsafe fn load(mut self) -> Result<Set, Error> {
         let pool = self.loader.pools.create(self.id)?;
         let mut block = Own::Nothing;
-        let mut near = !self.earlier.is_empty();
+        // Which of the earlier sets are taken to be in reach: all, at first.
+        let mut near = vec![true; self.earlier.len()];
         let (plan, ready) = loop {
             let options = &self.loader.options;
-            let around = Around { builder: &self, near };
+            let around = Around { builder: &self, near: &near };
             let mut plan = Plan::new(&self.objects, &around, options.limit, options.unwind)?;
             block = block.or_for(&plan)?;
             let mut requests = pool.set();
@@ -166,11 +168,20 @@ impl<'a> SetBuilder<'a> {
             let layout = requests.lay_out()?;
             let addresses: Result<Vec<usize>, _> =
                 sections.iter().map(|&section| layout.address(section)).collect();
-            let mut ready = Ready { addresses: addresses?, sections, layout };
-            match fill(&self.objects, &mut plan, &mut ready, block.place(), near) {
+            let lens = plan.parts.iter().map(|part| part.len).collect();
+            let mut ready = Ready { addresses: addresses?, lens, sections, layout };
+            match fill(&self.objects, &mut plan, &mut ready, block.place()) {
                 Ok(()) => break (plan, ready),
                 // What was taken to be in reach is not: the set gets its own.
-                Err(Error::OutOfRange { .. }) if near => near = false,
+                Err(Error::OutOfRange { .. }) if near.contains(&true) => {
+                    let before = near.clone();
+                    for (near, claim) in near.iter_mut().zip(&self.earlier) {
+                        *near &= ready.reaches(claim.of().sections.sections());
+                    }
+                    if near == before {
+                        near.fill(false);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         };
@@ -305,6 +316,20 @@ struct Ready {
     layout: pool::Layout,
     sections: Vec<Section>,
     addresses: Vec<usize>,
+    lens: Vec<usize>,
+}
+
+impl Ready {
+    /// Whether everything of the set and of these sections is in reach of each other.
+    fn reaches(&self, sections: &[Placed]) -> bool {
+        let theirs = sections.iter().map(|section| (section.address, section.len));
+        let own = self.addresses.iter().zip(&self.lens).map(|(&address, &len)| (address, len));
+        let all = theirs.chain(own);
+        let (first, end) = all.fold((usize::MAX, 0), |(first, end), (address, len)| {
+            (first.min(address), end.max(address + len))
+        });
+        end.saturating_sub(first) <= arch::REACH
+    }
 }
 
 impl Buffers for Ready {
@@ -320,13 +345,20 @@ impl Buffers for Ready {
 /// What a set sees of others.
 struct Around<'a, 'b> {
     builder: &'a SetBuilder<'b>,
-    near: bool,
+    near: &'a [bool],
 }
 
 impl Around<'_, '_> {
     fn find<T>(&self, mut look: impl FnMut(&Loaded) -> Option<T>) -> Option<(usize, T)> {
         let earlier = self.builder.earlier.iter().enumerate();
         earlier.filter_map(|(i, claim)| Some((i, look(claim.of())?))).next()
+    }
+
+    /// The same, among those in reach.
+    fn find_near<T>(&self, look: impl Fn(&Loaded) -> Option<T>) -> Option<(usize, T)> {
+        let near = self.builder.earlier.iter().zip(self.near).enumerate();
+        let mut near = near.filter(|(_, (_, near))| **near);
+        near.find_map(|(i, (claim, _))| Some((i, look(claim.of())?)))
     }
 }
 
@@ -342,14 +374,14 @@ impl Surroundings for Around<'_, '_> {
     }
 
     fn entry(&self, name: &str, entry: Entry, symbol: Option<Symbol>) -> Option<(usize, usize)> {
-        self.find(|set| set.entry(name, entry, symbol).filter(|_| self.near))
+        self.find_near(|set| set.entry(name, entry, symbol))
     }
 
     fn stub(&self, name: &str, symbol: Option<Symbol>) -> Option<(usize, usize)> {
-        self.find(|set| set.stub(name, symbol).filter(|_| self.near))
+        self.find_near(|set| set.stub(name, symbol))
     }
 
-    fn near(&self) -> bool {
-        self.near
+    fn near(&self, set: usize) -> bool {
+        self.near[set]
     }
 }

@@ -77,6 +77,8 @@ pub(super) struct Outside {
     pub(super) symbol: Option<Symbol>,
     /// Which of the sets that are shared with defines it.
     pub(super) from: Option<usize>,
+    /// Whether that set is taken to be in reach.
+    near: bool,
 }
 
 /// An entry or a stub.
@@ -110,8 +112,8 @@ pub(super) trait Surroundings {
     fn entry(&self, name: &str, entry: Entry, symbol: Option<Symbol>) -> Option<(usize, usize)>;
     /// A stub for the same symbol and address: set and address.
     fn stub(&self, name: &str, symbol: Option<Symbol>) -> Option<(usize, usize)>;
-    /// Whether what other sets have is taken to be in reach.
-    fn near(&self) -> bool;
+    /// Whether what a set has is taken to be in reach.
+    fn near(&self, set: usize) -> bool;
 }
 
 /// Bytes of an entry.

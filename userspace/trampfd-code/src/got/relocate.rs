@@ -176,7 +176,6 @@ pub(super) fn fill(
     plan: &mut Plan,
     buffers: &mut impl Buffers,
     block: BlockPlace,
-    near: bool,
 ) -> Result<(), Error> {
     for outside in &plan.outside {
         if outside.symbol.is_none() && !outside.weak {
@@ -186,7 +185,7 @@ pub(super) fn fill(
             });
         }
     }
-    let references = understand(objects, plan, near)?;
+    let references = understand(objects, plan)?;
     let places = Places::new(objects, plan, buffers, block);
     for part in 0..plan.parts.len() {
         for &(o, s, at) in &plan.parts[part].of {
@@ -231,11 +230,7 @@ pub(super) fn fill(
 
 type At = (usize, usize, usize);
 
-fn understand(
-    objects: &[Object],
-    plan: &mut Plan,
-    near: bool,
-) -> Result<Vec<(At, Reference)>, Error> {
+fn understand(objects: &[Object], plan: &mut Plan) -> Result<Vec<(At, Reference)>, Error> {
     let mut references = Vec::new();
     for (o, object) in objects.iter().enumerate() {
         for (s, section) in object.sections.iter().enumerate() {
@@ -244,7 +239,7 @@ fn understand(
             }
             for r in 0..section.relocations.len() {
                 let at = (o, s, r);
-                if let Some(reference) = plan.reference(objects, at, near)? {
+                if let Some(reference) = plan.reference(objects, at)? {
                     references.push((at, reference));
                 }
             }

@@ -57,3 +57,27 @@ fn a_set_out_of_reach_of_an_earlier_one_has_its_own_entries() {
     assert_eq!(function(&late, "again")(1), (2 + 1000 + 6 + 1) + 12 + 1000);
     assert!(early.remove().is_err());
 }
+
+#[test]
+fn of_earlier_sets_those_in_reach_are_shared_with() {
+    let flags = ["-O2", "-fPIC"];
+    let [calls, first, second] =
+        ["calls.c", "first.c", "second.c"].map(|source| build(source, &flags));
+    let (here, there) = (pools(1 << 40), pools(1 << 41));
+    let near = load(&here, 1, &[("calls", &calls)]);
+    let far = load(&there, 2, &[("first", &first)]);
+    // The far one counts its calls.
+    let expect = [2 + 1000 + 6 + 1 + 12 + 1000, 2 + 1000 + 7 + 2 + 14 + 1000];
+    for (order, expect) in [[&near, &far], [&far, &near]].into_iter().zip(expect) {
+        let mut late = here.set(3);
+        late.add("second", &second.bytes).unwrap().resolve(program);
+        late.share(order[0]).share(order[1]);
+        // SAFETY: objects of gcc.
+        let late = unsafe { late.load() }.unwrap();
+        // Those for twice are near, those for outer, run and counter are not.
+        assert_eq!((late.counts().entries, late.counts().shared_entries), (3, 1));
+        assert_eq!((late.counts().stubs, late.counts().shared_stubs), (1, 1));
+        assert_eq!(late.uses().len(), 2);
+        assert_eq!(function(&late, "again")(1), expect);
+    }
+}

@@ -5,7 +5,7 @@
 mod this;
 
 pub(super) use this::{
-    Field, GET_ADDR, LARGE_COMMON, MACHINE, STUB_ALIGN, STUB_LEN, decode, name, stub, write,
+    Field, GET_ADDR, LARGE_COMMON, MACHINE, REACH, STUB_ALIGN, STUB_LEN, decode, name, stub, write,
 };
 
 /// What a relocation asks for: `target + addend - origin`, written as `field`.

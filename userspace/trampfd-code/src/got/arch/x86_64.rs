@@ -42,6 +42,9 @@ pub(in super::super) const LARGE_COMMON: u16 = 0xff02;
 pub(in super::super) const STUB_LEN: usize = 16;
 pub(in super::super) const STUB_ALIGN: usize = 16;
 
+/// Bytes between any two places of which code of one has the distance to the other in it.
+pub(in super::super) const REACH: usize = i32::MAX as usize;
+
 /// The function that compilers call for a thread's variable.
 pub(in super::super) const GET_ADDR: &str = "__tls_get_addr";
 

@@ -32,14 +32,14 @@ impl Plan {
                 }
                 for r in 0..section.relocations.len() {
                     self.note_outside(objects, (o, s, r), around);
-                    let Some(reference) = self.reference(objects, (o, s, r), around.near())? else {
+                    let Some(reference) = self.reference(objects, (o, s, r))? else {
                         continue;
                     };
                     self.note_fixed(objects, (o, s, r), &reference);
                     let meaning = reference.meaning;
                     let entry = match reference.form.target {
                         Target::Entry(entry) => Some(entry),
-                        Target::Callee if self.needs_stub(meaning, around.near()) => {
+                        Target::Callee if self.needs_stub(meaning) => {
                             stubs.insert(meaning);
                             match self.note_stub(meaning, around) {
                                 Slot::Own(_) => Some(Entry::Address),
@@ -131,12 +131,14 @@ impl Plan {
             BLOCK => Meaning::Block,
             name => {
                 let found = around.symbol(name);
+                let from = found.and_then(|(_, set)| set);
                 self.outside.push(Outside {
                     name: name.into(),
                     object: o,
                     weak: true,
                     symbol: found.map(|(symbol, _)| symbol),
-                    from: found.and_then(|(_, set)| set),
+                    from,
+                    near: from.is_some_and(|set| around.near(set)),
                 });
                 Meaning::Outside(self.outside.len() - 1)
             }
@@ -149,7 +151,6 @@ impl Plan {
         &mut self,
         objects: &[Object],
         at: (usize, usize, usize),
-        near: bool,
     ) -> Result<Option<Reference>, Error> {
         let (o, s, r) = at;
         let (object, section) = (&objects[o], &objects[o].sections[s]);
@@ -184,7 +185,7 @@ impl Plan {
         }
         let inside = match meaning {
             Meaning::Here(other, its) => objects[other].symbols[its].home != Home::Absolute,
-            Meaning::Outside(outside) => near && self.outside[outside].from.is_some(),
+            Meaning::Outside(outside) => self.outside[outside].near,
             Meaning::Common(_) | Meaning::Set | Meaning::Table => true,
             Meaning::Nothing | Meaning::Block => false,
         };
@@ -248,11 +249,8 @@ impl Plan {
         }
     }
 
-    fn needs_stub(&self, meaning: Meaning, near: bool) -> bool {
-        match meaning {
-            Meaning::Outside(outside) => !near || self.outside[outside].from.is_none(),
-            _ => false,
-        }
+    fn needs_stub(&self, meaning: Meaning) -> bool {
+        matches!(meaning, Meaning::Outside(outside) if !self.outside[outside].near)
     }
 
     pub(in super::super) fn site(
