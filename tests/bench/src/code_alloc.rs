@@ -290,6 +290,9 @@ pub fn threads() -> Vec<Row> {
     let name = "only copying 4096 B, for comparison".to_owned();
     let work = |count| copies(4096, count);
     ratios.push(lanes.both(name, Target::None, BATCH_OF_THREADS, work));
+    let name = "only pwrite of 256 B, each to a file of its own, for comparison".to_owned();
+    let work = |count| pwrites(&memory(), 256, count);
+    ratios.push(lanes.both(name, Target::None, BATCH_OF_THREADS_PWRITE, work));
     for (size, _) in SIZES {
         for (threads, what) in [(1, "1 thread"), (2, "2 threads, each")] {
             let task = format!("pairs {threads} {size} 1 {BATCH_OF_THREADS}");

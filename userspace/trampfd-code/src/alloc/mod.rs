@@ -12,15 +12,17 @@
 //!
 //! ```text
 //!  JitAllocator ─► thread ─► Owner of a Heap ─► Carver ─► Runs: free runs, in bins by length
-//!       │                         ▲                └────► Map: two bit arrays for each unit
+//!       │                         ▲                └────► Map: bit arrays for each unit
 //!       │                  mail of other threads
 //!       └► State, one for each process ─► Segment: a region of address space, in units
 //! ```
 //!
 //! A thread takes memory in units ([`Options::block`]) and carves blocks out of it without a
-//! lock; any thread may give them back. When a thread ends, the next one that begins has its
-//! memory. The allocator keeps its books outside the memory of the code, so nothing that runs
-//! there finds a pointer of the allocator's.
+//! lock; any thread may give them back. A small block that was given back stays as it is for the
+//! next that is as long. Such blocks are joined with the free memory beside them before more is
+//! taken from the system. When a thread ends, the next one that begins has its memory. The
+//! allocator keeps its books outside the memory of the code, so nothing that runs there finds a
+//! pointer of the allocator's.
 //!
 //! After a fork both processes execute the code there is, and only the parent can write it, or
 //! give it back. The child can allocate, from memory of its own, whatever the threads that it

@@ -58,8 +58,9 @@ pub(super) fn last(inner: &Inner) -> Option<Owner<'_>> {
     if id != inner.id {
         return None;
     }
-    // SAFETY: of a state of this allocator, so it is there. Nobody calls this who has an `Owner`.
-    unsafe { (*heap).owner() }
+    // SAFETY: of a state of this allocator, so it is there; owned by this thread, as `LAST` is
+    // cleared before it leaves it. Nobody calls this who has an `Owner`.
+    unsafe { (*heap).is_ours().then(|| (*heap).as_owner()) }
 }
 
 /// The heap of this thread, if it has one; `state` is that of this process.

@@ -348,6 +348,21 @@ fn ten_thousand_blocks_waste_little() {
 }
 
 #[test]
+fn short_blocks_make_room_for_a_long_one() {
+    let allocator = allocator(Write::Alias, |_| ());
+    // All of one piece of memory.
+    let short: Vec<_> = (0..1024).map(|_| allocator.alloc(64).unwrap()).collect();
+    let before = allocator.statistics();
+    assert_eq!((before.blocks, before.free()), (1, 0));
+    let kept: Vec<_> =
+        short.into_iter().enumerate().filter(|(n, _)| n % 32 == 0).map(|(_, span)| span).collect();
+    let long: Vec<_> = kept.iter().map(|_| allocator.alloc(31 * 64).unwrap()).collect();
+    assert_eq!(allocator.statistics().reserved, before.reserved);
+    assert_eq!(allocator.statistics().live, kept.len() + long.len());
+    assert_eq!(allocator.statistics().free(), 0);
+}
+
+#[test]
 fn a_block_costs_no_system_call() {
     let allocator = allocator(Write::Alias, |_| ());
     drop(allocator.alloc(1000).unwrap());
