@@ -71,6 +71,66 @@ fn exceptions_pass_through_loaded_code() {
     }
 }
 
+static ENDED: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+
+extern "C" fn ended(number: i32) {
+    ENDED.lock().unwrap().push(number);
+}
+
+#[test]
+fn destructors_of_threads_variables_find_them_as_they_were() {
+    for model in ["-ftls-model=global-dynamic", "-ftls-model=local-exec"] {
+        let object = build("ended.cpp", &["-O1", "-fPIE", model]);
+        let loader = loader();
+        let mut set = loader.set(1);
+        set.add("ended", &object.bytes).unwrap();
+        set.resolve(|name| match name {
+            "ended" => Some(Symbol::Address(ended as *const () as usize)),
+            name => library(name),
+        });
+        // SAFETY: an object of g++.
+        let set = unsafe { set.load() }.unwrap();
+        let touch = function(&set, "touch");
+        for number in 0..3 {
+            let thread = std::thread::spawn(move || (touch(number), touch(1)));
+            assert_eq!(thread.join().unwrap(), (7 + number, 8 + number), "{model}");
+            assert_eq!(std::mem::take(&mut *ENDED.lock().unwrap()), [8 + number], "{model}");
+        }
+        set.remove().unwrap();
+    }
+}
+
+#[test]
+fn sets_come_and_go_in_many_threads_while_exceptions_pass() {
+    let sources = ["thrower.cpp", "catcher.cpp"];
+    let objects = sources.map(|source| build(source, &["-O1", "-fPIC"]));
+    let loader = loader();
+    let (loader, objects) = (&loader, &objects);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            scope.spawn(move || {
+                for round in 0..40 {
+                    let mut set = loader.set(thread);
+                    for (name, object) in sources.iter().zip(objects) {
+                        set.add(name, &object.bytes).unwrap();
+                    }
+                    set.resolve(|name| match name {
+                        "note" => Some(Symbol::Address(pass as *const () as usize)),
+                        name => library(name),
+                    });
+                    // SAFETY: objects of g++.
+                    let set = unsafe { set.load() }.unwrap();
+                    let expected = if round > 10 { -round } else { round + 1 };
+                    assert_eq!(function(&set, "guarded")(round), expected);
+                    set.remove().unwrap();
+                }
+            });
+        }
+    });
+}
+
+extern "C" fn pass(_: i32) {}
+
 #[test]
 fn one_copy_of_what_objects_have_in_common_is_loaded() {
     let set = cxx(&loader(), &["-O0", "-fPIC"]);

@@ -43,6 +43,14 @@ fn the_table_can_only_be_read_and_code_only_be_run() {
         };
         let seen = permissions(section.address);
         assert_eq!(&seen[..3], expected, "{}", section.name);
+        if expected != "rw-" {
+            let page = section.address & !(vm::page_size() - 1);
+            // SAFETY: asks for what is refused.
+            let answer =
+                unsafe { libc::mprotect(page as *mut _, 1, libc::PROT_READ | libc::PROT_WRITE) };
+            let error = std::io::Error::last_os_error();
+            assert_eq!((answer, error.raw_os_error()), (-1, Some(libc::EACCES)), "{error}");
+        }
     }
     assert_eq!(&permissions(set.table()[0].address)[..3], "r--");
 }
