@@ -191,3 +191,23 @@ fn an_entry_with_another_value_is_not_used() {
     assert_eq!((late.counts().entries, late.counts().shared_entries), (1, 1));
     assert_eq!(function(&late, "again")(1), (2 + 1000 + 6 + 1) + 12 + 5);
 }
+
+#[test]
+fn a_stub_to_another_function_is_not_used() {
+    extern "C" fn thrice(x: i32) -> i32 {
+        3 * x
+    }
+    let (first, second) = (build("first.c", &PIC), build("second.c", &PIC));
+    let loader = loader();
+    let early = load(&loader, 1, &[("first", &first)]);
+    let mut late = loader.set(2);
+    late.add("second", &second.bytes).unwrap().share(&early);
+    late.resolve(|name| match name {
+        "twice" => Some(trampfd_code::got::Symbol::Address(thrice as *const () as usize)),
+        name => program(name),
+    });
+    // SAFETY: objects of gcc.
+    let late = unsafe { late.load() }.unwrap();
+    assert_eq!((late.counts().stubs, late.counts().shared_stubs), (1, 0));
+    assert_eq!(function(&late, "again")(1), (2 + 1000 + 6 + 1) + 18 + 1000);
+}

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use trampfd_code::got::{Error, Set, Symbol};
 
 use crate::build::{Built, build, function, load, loader};
+use crate::count::bytes;
 
 thread_local! {
     static PROGRAM: Cell<i32> = const { Cell::new(0) };
@@ -95,6 +96,25 @@ fn variables_begin_as_the_object_says_in_each_thread() {
             let expect = (42 + 7 + 3, 43 + 8 + 3 + 1);
             assert_eq!(both(), expect, "{model} {level}");
             assert_eq!(std::thread::scope(|s| s.spawn(both).join().unwrap()), expect);
+        }
+    }
+}
+
+#[test]
+fn offsets_of_64_bits_lead_to_the_variable() {
+    for flags in [&["-O2", "-fPIC"][..], &["-O2", "-fPIE", "-DFIXED"]] {
+        // Something before it, so that it is not at the start.
+        let before = [flags, &["-Dmine=before", "-Dset_mine=set_before"]].concat();
+        let before = build("mine.c", &before);
+        let (mine, offsets) = (build("mine.c", flags), build("offsets.c", flags));
+        let objects = [("before", &before), ("mine", &mine), ("offsets", &offsets)];
+        let set = load(&loader(), 1, &objects);
+        let offsets = set.symbol("offsets").unwrap();
+        let word = |at| usize::from_le_bytes(bytes(offsets + at, 8).try_into().unwrap());
+        assert_eq!(word(0), size_of::<i32>());
+        if flags.contains(&"-DFIXED") {
+            let mine = pointer(&set, "address_of_mine") as *const u8;
+            assert_eq!(Symbol::Thread(word(8) as isize), Symbol::thread(mine));
         }
     }
 }

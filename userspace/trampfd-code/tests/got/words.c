@@ -24,4 +24,5 @@ __asm__(
 "	.byte 0\n"
 "	.long thing@GOT\n"			/* 80: GOT32 */
 "	.long _GLOBAL_OFFSET_TABLE_ - .\n"	/* 84: GOTPC32 */
+"	.quad thing@GOTPLT\n"			/* 88: GOTPLT64 */
 );

@@ -38,6 +38,7 @@ fn every_relocation_has_the_value_that_the_abi_gives() {
     assert_eq!(bytes(table + 76, 3), [0x34, 0x12, 0x5a], "16, 8");
     assert_eq!(word(80), apart(entry, got) as u32, "GOT32");
     assert_eq!(word(84), apart(got, table + 84) as u32, "GOTPC32");
+    assert_eq!(long(88), apart(entry, got), "GOTPLT64");
     let jumps = set.symbol("jumps").unwrap();
     let after = set.symbol("after").unwrap();
     let [low, high] = (apart(after, jumps) as u16).to_le_bytes();
@@ -127,6 +128,31 @@ fn the_last_number_that_fits_is_taken_and_the_next_refused() {
     assert_eq!(said, refused_at("0x4e", "small is out of range: 0x100 in 8 bits"));
     let said = refused(0, 0x1_0000);
     assert_eq!(said, refused_at("0x4c", "wide is out of range: 0x10000 in 16 bits"));
+}
+
+#[test]
+fn of_32_bits_the_last_number_that_fits_is_taken_and_the_next_refused() {
+    let edges = build("edges.c", &[]);
+    let loader = loader();
+    let load = |whole: usize, half: usize| {
+        let mut set = loader.set(1);
+        set.add("edges.o", &edges.bytes).unwrap();
+        set.resolve(|name| Some(Symbol::Address(if name == "whole" { whole } else { half })));
+        // SAFETY: an object of gcc, which is not run.
+        unsafe { set.load() }.map(drop).map_err(|error| error.to_string())
+    };
+    let refused = |name: &str, at: &str, value: &str| {
+        Err(format!("edges.o({at}): {name} is out of range: {value} in 32 bits"))
+    };
+    let negative = |value: usize| value.wrapping_neg();
+    assert_eq!(load(0xffff_ffff, 0x7fff_ffff), Ok(()));
+    assert_eq!(load(0, negative(0x8000_0000)), Ok(()));
+    let (whole, half) = (".rodata+0x0", ".text+0x3");
+    assert_eq!(load(0x1_0000_0000, 0), refused("whole", whole, "0x100000000"));
+    assert_eq!(load(negative(1), 0), refused("whole", whole, "0xffffffffffffffff"));
+    assert_eq!(load(0, 0x8000_0000), refused("half", half, "0x80000000"));
+    let said = refused("half", half, "0xffffffff7fffffff");
+    assert_eq!(load(0, negative(0x8000_0001)), said);
 }
 
 /// An object whose first relocation of `.rodata` is of the kind.
