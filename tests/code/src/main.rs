@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! trampfd-code-rows [TEXT]     runs what has TEXT in its name, all without; the last line is
-//!                              `N passed, N failed, N skipped`
+//!                              `N passed, N failed, N skipped`. What is run are rooms, that is
+//!                              parts of the library, and programs that are its clients
 //! trampfd-code-rows list       says what would be run
 //! trampfd-code-rows room ROOM  in a process that is under a policy: makes code there, and runs it
 //! trampfd-code-rows tries      says what the policy answers to the calls that code memory needs
@@ -15,45 +16,46 @@
 //! | `guard.rs` | what no part of the library may even ask for |
 //! | `policies.rs` | under what rooms are run, and what must come out |
 //! | `rooms.rs` | how each part makes code and runs it |
+//! | `programs.rs` | the clients: the examples of the adapters, and calc |
 //! | `tries.rs` | what a policy answers, asked past the library |
 
 mod arch;
 mod guard;
 mod policies;
+mod programs;
 mod rooms;
 mod tries;
 
-use std::ffi::OsStr;
+#[path = "../../../userspace/trampfd-code/tests/support/client.rs"]
+mod client;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use policies::{LACKS, POLICIES, Policy};
+use programs::{PROGRAMS, Program};
 
-/// Exit status of a room that says that there is no executable memory.
-const NO_MEMORY: i32 = 3;
+type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let status = match words[..] {
-        ["room", name] => room(name),
+        ["room", name] => return room(name),
         ["tries"] => {
             println!("{}", tries::answers());
             0
         }
         ["list"] => {
             for policy in POLICIES {
-                rooms::ROOMS.iter().for_each(|room| println!("{}", name(policy, room.name)));
+                let rooms = rooms::ROOMS.iter().map(|room| room.name);
+                let all = rooms.chain(PROGRAMS.iter().map(|program| program.name));
+                all.for_each(|what| println!("{}", name(policy, what)));
             }
             0
         }
-        [] | [_] => match Driver::new() {
-            Ok(mut driver) => driver.all(words.first().copied().unwrap_or("")),
-            Err(e) => {
-                eprintln!("trampfd-code-rows: {e}");
-                1
-            }
-        },
+        [] => rows(""),
+        [only] => rows(only),
         _ => {
             eprintln!("trampfd-code-rows: unknown arguments; see the head of main.rs");
             2
@@ -62,36 +64,34 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-fn room(name: &str) -> u8 {
-    let Some(room) = rooms::ROOMS.iter().find(|room| room.name == name) else {
-        eprintln!("there is no room {name}");
-        return 2;
-    };
-    if !room.asks
-        && let Err(error) = guard::no_writable_code_for_a_moment()
-    {
-        eprintln!("seccomp: {error}");
-        return 2;
-    }
-    match (room.run)().and_then(|()| rooms::nothing_is_writable_and_executable()) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("{error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                eprintln!("because: {error}");
-                cause = error.source();
-            }
-            if rooms::says_no_memory(error.as_ref()) { NO_MEMORY as u8 } else { 1 }
+fn rows(only: &str) -> u8 {
+    match Driver::new(only) {
+        Ok(mut driver) => driver.all(only),
+        Err(e) => {
+            eprintln!("trampfd-code-rows: {e}");
+            1
         }
     }
 }
 
-fn name(policy: &Policy, room: &str) -> String {
-    format!("{}: {room}", policy.layers.join(" and "))
+fn room(name: &str) -> ExitCode {
+    let Some(room) = rooms::ROOMS.iter().find(|room| room.name == name) else {
+        eprintln!("there is no room {name}");
+        return ExitCode::from(2);
+    };
+    client::run(|| {
+        if !room.asks {
+            guard::no_writable_code_for_a_moment()?;
+        }
+        (room.run)()
+    })
 }
 
-/// Runs rooms under policies.
+fn name(policy: &Policy, what: &str) -> String {
+    format!("{}: {what}", policy.layers.join(" and "))
+}
+
+/// Runs rooms and programs under policies.
 struct Driver {
     launcher: PathBuf,
     this: PathBuf,
@@ -101,32 +101,38 @@ struct Driver {
 }
 
 impl Driver {
-    fn new() -> Result<Driver, Box<dyn std::error::Error>> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo).args(["build", "-q", "-p", "trampfd-host"]).status()?;
-        if !built.success() {
+    /// For what has `only` in its name.
+    fn new(only: &str) -> Result<Driver> {
+        let cargo = || Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        if !cargo().args(["build", "-q", "-p", "trampfd-host"]).status()?.success() {
             return Err("trampfd-host was not built".into());
         }
         let this = std::env::current_exe()?;
         let launcher = this.with_file_name("trampfd-host");
         let root = this.with_file_name(format!("code-rows-{}", std::process::id()));
-        fill(&root, &this)?;
+        std::fs::create_dir_all(root.join("tmp"))?;
+        install(&this, &root, "rows")?;
+        let wanted = |program: &Program| {
+            POLICIES.iter().any(|policy| name(policy, program.name).contains(only))
+        };
+        if PROGRAMS.iter().any(wanted) {
+            programs::build(&mut cargo())?;
+            programs::fill(&root)?;
+            for program in PROGRAMS {
+                install(&programs::path(&this, program), &root, program.example)?;
+            }
+        }
         Ok(Driver { launcher, this, root, counts: [0; 3] })
     }
 
     fn all(&mut self, only: &str) -> u8 {
         for policy in POLICIES {
-            let title = name(policy, "forbids what it says");
-            if title.contains(only) {
-                let outcome = self.tried(policy);
-                self.row(&title, outcome);
-            }
+            self.row(policy, "forbids what it says", only, |driver| driver.tried(policy));
             for room in rooms::ROOMS {
-                let title = name(policy, room.name);
-                if title.contains(only) {
-                    let outcome = self.run(policy, room);
-                    self.row(&title, outcome);
-                }
+                self.row(policy, room.name, only, |driver| driver.room(policy, room));
+            }
+            for program in PROGRAMS {
+                self.row(policy, program.name, only, |driver| driver.program(policy, program));
             }
         }
         // What is left of it harms nobody.
@@ -136,7 +142,18 @@ impl Driver {
         u8::from(failed > 0 || passed == 0)
     }
 
-    fn row(&mut self, name: &str, outcome: Outcome) {
+    fn row(
+        &mut self,
+        policy: &Policy,
+        what: &str,
+        only: &str,
+        run: impl FnOnce(&Driver) -> Outcome,
+    ) {
+        let name = name(policy, what);
+        if !name.contains(only) {
+            return;
+        }
+        let outcome = run(self);
         // A colon ends the name where results are read.
         let name = name.replace(": ", ", ");
         match outcome {
@@ -155,10 +172,14 @@ impl Driver {
         }
     }
 
-    /// This program under a policy: its exit status and what it said.
-    fn under(&self, policy: &Policy, words: &[&str]) -> Result<(i32, String, String), String> {
-        let inside = policy.layers.contains(&"chroot");
-        let program: &OsStr = if inside { "/rows".as_ref() } else { self.this.as_os_str() };
+    /// A program under a policy: its exit status and what it said. In another root it has a name
+    /// of its own.
+    fn under(
+        &self,
+        policy: &Policy,
+        (program, inside): (&Path, &str),
+        words: &[&str],
+    ) -> Result<(i32, String, String), String> {
         let mut command = Command::new(&self.launcher);
         for (n, layer) in policy.layers.iter().enumerate() {
             if n > 0 {
@@ -166,8 +187,11 @@ impl Driver {
             }
             command.args(["via", layer]).arg(&self.root).arg("direct");
         }
+        match policy.layers.contains(&"chroot") {
+            true => command.arg(Path::new("/").join(inside)),
+            false => command.arg(program),
+        };
         let output = command
-            .arg(program)
             .args(words)
             .current_dir(&self.root)
             .env_remove("XDG_RUNTIME_DIR")
@@ -183,7 +207,7 @@ impl Driver {
     }
 
     fn tried(&self, policy: &Policy) -> Outcome {
-        match self.under(policy, &["tries"]) {
+        match self.under(policy, (&self.this, "rows"), &["tries"]) {
             Ok((LACKS, _, why)) => Outcome::Skipped(why),
             Ok((0, said, _)) if said.trim() == policy.answers => Outcome::Passed,
             Ok((_, said, why)) => Outcome::Failed(format!(
@@ -196,16 +220,45 @@ impl Driver {
         }
     }
 
-    fn run(&self, policy: &Policy, room: &rooms::Room) -> Outcome {
-        let expected = if policy.files_only && room.anonymous { NO_MEMORY } else { 0 };
-        match self.under(policy, &["room", room.name]) {
-            Ok((LACKS, _, why)) => Outcome::Skipped(why),
-            Ok((code, ..)) if code == expected => Outcome::Passed,
-            Ok((code, said, why)) => {
-                Outcome::Failed(format!("status {code}, not {expected}: {said} {why}"))
-            }
-            Err(why) => Outcome::Failed(why),
+    fn room(&self, policy: &Policy, room: &rooms::Room) -> Outcome {
+        let ran = self.under(policy, (&self.this, "rows"), &["room", room.name]);
+        ended(ran, policy, room.anonymous, "")
+    }
+
+    fn program(&self, policy: &Policy, program: &Program) -> Outcome {
+        if let Err(why) = programs::forget(&self.root) {
+            return Outcome::Failed(why.to_string());
         }
+        let path = programs::path(&self.this, program);
+        for says in program.starts {
+            let ran = self.under(policy, (&path, program.example), program.words);
+            match ended(ran, policy, program.anonymous, says) {
+                Outcome::Passed => {}
+                other => return other,
+            }
+        }
+        Outcome::Passed
+    }
+}
+
+/// What to think of how something ended under a policy, if it said `says` where it works.
+fn ended(
+    ran: Result<(i32, String, String), String>,
+    policy: &Policy,
+    anonymous: bool,
+    says: &str,
+) -> Outcome {
+    let refused = policy.files_only && anonymous;
+    let expected = if refused { client::NO_MEMORY.into() } else { 0 };
+    match ran {
+        Ok((LACKS, _, why)) => Outcome::Skipped(why),
+        Ok((code, _, why)) if code == expected && (refused || why.contains(says)) => {
+            Outcome::Passed
+        }
+        Ok((code, said, why)) => {
+            Outcome::Failed(format!("status {code}, not {expected}: {said} {why}"))
+        }
+        Err(why) => Outcome::Failed(why),
     }
 }
 
@@ -216,21 +269,22 @@ enum Outcome {
     Skipped(String),
 }
 
-/// A root in which this program can be started: itself, and the libraries that it has loaded.
-fn fill(root: &Path, this: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    std::fs::create_dir_all(root.join("tmp"))?;
-    std::fs::copy(this, root.join("rows"))?;
-    for folder in ["lib", "lib64"] {
-        let folder = root.join(folder);
-        std::fs::create_dir_all(&folder)?;
-        for path in maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])))
-        {
-            let name = path.file_name().unwrap_or_default();
-            let library = name.to_string_lossy().contains(".so") && !folder.join(name).exists();
-            if library {
-                std::fs::copy(path, folder.join(name))?;
-            }
+/// Puts a program into a root so that it can be started there: with what its loader says that it
+/// loads.
+fn install(program: &Path, root: &Path, name: &str) -> Result {
+    let output = Command::new(program).env("LD_TRACE_LOADED_OBJECTS", "1").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    std::fs::copy(program, root.join(name))?;
+    // `NAME => PATH (ADDRESS)`, for the loader itself `PATH (ADDRESS)`.
+    for line in text.lines() {
+        let path = line.rsplit_once(" (").map_or(line, |(path, _)| path).trim();
+        let (path, to) = match path.split_once(" => ") {
+            Some((name, path)) => (path, root.join("lib").join(name)),
+            None => (path, root.join(path.trim_start_matches('/'))),
+        };
+        if path.starts_with('/') && !to.exists() {
+            std::fs::create_dir_all(to.parent().unwrap_or(root))?;
+            std::fs::copy(path, to)?;
         }
     }
     Ok(())

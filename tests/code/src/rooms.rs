@@ -1,20 +1,14 @@
 //! How each part makes code and runs it.
 
-use std::error::Error;
-use std::ffi::CStr;
-use std::io::Read;
-use std::os::fd::FromRawFd;
-
 use trampfd_code::alloc::{self, JitAllocator};
 use trampfd_code::cache::{self, Cache, Code, Compiler, Failure, Happened, Key};
 use trampfd_code::got::{self, Loader, Symbol};
 use trampfd_code::pool::{Pools, Request};
 use trampfd_code::stage::{Kind, Stage};
-use trampfd_code::vm::{self, Meter, Options, Region, Write, report};
+use trampfd_code::vm::{Meter, Options, Region, Write, report};
 
 use crate::arch::{answer, call_and_add_one};
-
-type Result = std::result::Result<(), Box<dyn Error>>;
+use crate::client::Result;
 
 /// A part of the library.
 pub struct Room {
@@ -49,43 +43,6 @@ fn expect(what: &str, found: i32, wanted: i32) -> Result {
     match found == wanted {
         true => Ok(()),
         false => Err(format!("{what} returned {found}, not {wanted}").into()),
-    }
-}
-
-/// Whether one of the causes of an error is that there is no executable memory.
-pub fn says_no_memory(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(vm::Error::NoExecutableMemory(attempts)) = error.downcast_ref() {
-            return !attempts.is_empty();
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Looks at this process's mappings, by the descriptor of /proc that the launcher leaves open for
-/// that.
-pub fn nothing_is_writable_and_executable() -> Result {
-    let proc_fd: i32 = std::env::var("TRAMPFD_PROC")?.parse()?;
-    let path: &CStr = c"self/maps";
-    // SAFETY: a C string.
-    let fd = unsafe { libc::openat(proc_fd, path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if fd < 0 {
-        // The launcher itself was started where there is none.
-        let error = std::io::Error::last_os_error();
-        return match error.raw_os_error() {
-            Some(libc::ENOENT | libc::EBADF) => Ok(()),
-            _ => Err(error.into()),
-        };
-    }
-    // SAFETY: a new descriptor.
-    let mut maps = unsafe { std::fs::File::from_raw_fd(fd) };
-    let mut text = String::new();
-    maps.read_to_string(&mut text)?;
-    match text.lines().find(|line| line.contains(" rwx")) {
-        Some(row) => Err(format!("writable and executable: {row}").into()),
-        None => Ok(()),
     }
 }
 

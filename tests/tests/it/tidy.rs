@@ -65,6 +65,7 @@ const UNSAFE: &[&str] = &[
     "userspace/trampfd-capi/src/",
     "userspace/trampfd-code/adapters/closure-ffi/",
     "userspace/trampfd-code/adapters/cranelift/",
+    "userspace/trampfd-code/adapters/dynasm/examples/",
     "userspace/trampfd-code/adapters/dynasm/tests/",
     "userspace/trampfd-code/adapters/llvm/",
     "userspace/trampfd-code/adapters/wasmtime/",

@@ -1,9 +1,9 @@
 //! closure-ffi itself, on memory that was never writable where it is executable.
 
 use std::sync::mpsc;
-use std::{fs, mem, thread};
+use std::{mem, thread};
 
-use closure_ffi::{BareFn, BareFnMut, BareFnOnce, BareFnSync, JitAlloc, cc};
+use closure_ffi::{BareFn, BareFnSync, JitAlloc, cc};
 use trampfd_code::alloc::{Error, Options};
 use trampfd_code::vm::Source;
 use trampfd_code_closure_ffi::CodeAlloc;
@@ -11,32 +11,13 @@ use trampfd_code_closure_ffi::CodeAlloc;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
+#[allow(dead_code)] // main
+#[path = "../examples/closure_ffi.rs"]
+mod example;
+
+use example::{client, use_closures};
 use support::alone::alone;
 use support::policy::refuse_exec_gain;
-
-/// Closures of the three kinds, that borrow and that own.
-fn use_closures(memory: &CodeAlloc) {
-    let array = [0, 5, 10, 15];
-    let index = BareFn::new_c_in(|n: usize| array[n], memory.clone());
-    let mut sum = 0;
-    let add = BareFnMut::new_c_in(|n: u32| sum += n, memory.clone());
-    let text = String::from("owned");
-    let length = BareFnOnce::new_c_in(move || text.len(), memory.clone());
-    assert_eq!(memory.allocator().statistics().live, 3);
-    let (add_pointer, index_pointer) = (add.bare(), index.bare());
-    // SAFETY: they are there, and called by this thread alone; the last one once.
-    unsafe {
-        assert_eq!(index_pointer(3), 15);
-        add_pointer(5);
-        add_pointer(7);
-        assert_eq!(length.leak()(), 5);
-    }
-    drop((index, add));
-    assert_eq!(sum, 12);
-    for row in fs::read_to_string("/proc/self/maps").unwrap().lines() {
-        assert!(!row.contains(" rwx"), "{row}");
-    }
-}
 
 /// Made here, called and dropped in another thread.
 fn many_in_two_threads(memory: &CodeAlloc) {
@@ -69,6 +50,7 @@ fn many_in_two_threads(memory: &CodeAlloc) {
 #[test]
 fn closures_of_all_kinds_are_called() {
     use_closures(&CodeAlloc::new().unwrap());
+    client::nothing_is_writable_and_executable().unwrap();
 }
 
 #[test]

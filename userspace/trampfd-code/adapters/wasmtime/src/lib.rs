@@ -27,7 +27,8 @@
 //! ```
 //!
 //! [`Config::memory_init_cow`](wasmtime::Config::memory_init_cow), wasmtime's use of a file for
-//! the first content of linear memories, has nothing to do with this, and stays as it is.
+//! the first content of linear memories, has nothing to do with this, and stays as it is: where
+//! memfd_create(2) is refused, modules with such memories are an error until it is turned off.
 
 use trampfd_code::stage::{publish_in_place, unpublish_in_place};
 use trampfd_code::vm::{self, Meter, Options};

@@ -1,136 +1,35 @@
 //! `dynasm!` and this crate's assembler, where nothing that was writable may be executed.
 //!
-//! ```text
-//!  sum:     a loop, with labels of the four kinds, that calls `triple`, and reads a constant
-//!  triple:  ->number * its argument
-//!  back:    calls the program, by a distance where it is near and by an address where it is not
-//! ```
-
 #![cfg(target_arch = "x86_64")]
 
-use std::sync::Arc;
-use std::{fs, mem};
-
 use dynasmrt::x64::X64Relocation;
-use dynasmrt::{AssemblyOffset, DynamicLabel, DynasmApi, DynasmError, DynasmLabelApi, dynasm};
-use trampfd_code::alloc::{self, Granularity, JitAllocator, Options};
-use trampfd_code::vm::{Place, Write};
-use trampfd_code_dynasm::{Assembler, Code, Error};
+use dynasmrt::{AssemblyOffset, DynasmApi, DynasmError, DynasmLabelApi, dynasm};
+use trampfd_code::alloc::{self, JitAllocator, Options};
+use trampfd_code::vm::Place;
+use trampfd_code_dynasm::{Assembler, Error};
 
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 
+#[allow(dead_code)] // main
+#[path = "../../examples/arch/x86_64.rs"]
+mod example;
+
+use example::{allocators, call, client, double, use_functions};
 use support::alone::alone;
 use support::policy::refuse_exec_gain;
 
-/// What compiled code calls.
-extern "C" fn double(x: i64) -> i64 {
-    2 * x
-}
-
-struct Functions {
-    assembler: Assembler<X64Relocation>,
-    sum: AssemblyOffset,
-    triple: DynamicLabel,
-    back: AssemblyOffset,
-}
-
-fn functions() -> Functions {
-    let mut assembler = Assembler::new();
-    let triple = assembler.new_dynamic_label();
-    let sum = assembler.offset();
-    dynasm!(assembler
-        ; .arch x64
-        ; push rbx
-        ; push r12
-        ; sub rsp, 8
-        ; mov rbx, rdi
-        ; xor r12d, r12d
-        ; test rbx, rbx
-        ; jz >end
-        ; again:
-        ; mov rdi, rbx
-        ; call =>triple
-        ; add r12, rax
-        ; dec rbx
-        ; jnz <again
-        ; end:
-        ; mov rax, r12
-        ; add rsp, 8
-        ; pop r12
-        ; pop rbx
-        ; ret
-        ; .align 16
-        ; =>triple
-        ; mov rax, rdi
-        ; imul rax, [->number]
-        ; ret
-        ; .align 8
-        ; ->number:
-        ; .i64 3
-    );
-    let back = assembler.offset();
-    dynasm!(assembler
-        ; .arch x64
-        ; sub rsp, 8
-        ; mov rax, QWORD double as *const () as i64
-        ; call rax
-        // Where it lies itself: by an address of its own, and by its distance.
-        ; lea rcx, [->here]
-        ; mov rdx, QWORD [->address]
-        ; sub rcx, rdx
-        ; add rax, rcx
-        ; ->here:
-        ; add rsp, 8
-        ; ret
-        ; .align 8
-        ; ->address:
-        ; .abs64 ->here
-    );
-    Functions { assembler, sum, triple, back }
-}
-
-type Unary = extern "C" fn(i64) -> i64;
-
-fn call(code: *const u8, x: i64) -> i64 {
-    // SAFETY: a function of this type, in code that is there.
-    unsafe { mem::transmute::<*const u8, Unary>(code)(x) }
-}
-
-fn use_functions(allocator: &Arc<JitAllocator>) {
-    for _ in 0..100 {
-        let Functions { assembler, sum, triple, back } = functions();
-        let code: Code<Arc<JitAllocator>> = assembler.finish(allocator.clone()).unwrap();
-        assert_eq!(call(code.ptr(sum), 10), 3 * 55);
-        assert_eq!(call(code.label(triple).unwrap(), 14), 42);
-        assert_eq!(call(code.ptr(back), 21), 42);
-    }
-    for row in fs::read_to_string("/proc/self/maps").unwrap().lines() {
-        assert!(!row.contains(" rwx"), "{row}");
-    }
-    assert_eq!(allocator.statistics().live, 0);
-}
-
-/// Both ways in which code gets in.
-fn allocators() -> [Arc<JitAllocator>; 2] {
-    [Write::Pwrite, Write::Alias].map(|write| {
-        let mut options = Options::default();
-        options.memory.write = write;
-        options.granularity = Granularity::B128;
-        Arc::new(JitAllocator::with(&options).unwrap())
-    })
-}
-
 #[test]
 fn functions_call_each_other_and_the_program_and_have_their_constants() {
-    allocators().iter().for_each(use_functions);
+    allocators().unwrap().iter().try_for_each(use_functions).unwrap();
+    client::nothing_is_writable_and_executable().unwrap();
 }
 
 #[test]
 fn it_works_where_what_was_writable_may_not_be_executed() {
     alone(|| {
         refuse_exec_gain();
-        allocators().iter().for_each(use_functions);
+        allocators().unwrap().iter().try_for_each(use_functions).unwrap();
     });
 }
 
