@@ -24,6 +24,8 @@ const OLD: &[u8] = b".old";
 
 /// What a crash left behind is removed when it is so old.
 const LEFT: Duration = Duration::from_secs(60);
+/// A file is said to be in use no more often: it would look changed to others that verify it.
+const USED: Duration = Duration::from_secs(60);
 /// Changes within one tick of the file system's clock may show the same time.
 const TICK: Duration = Duration::from_millis(20);
 /// How often another writer may be in the way.
@@ -85,6 +87,12 @@ impl Facts {
             Ok(())
         }
     }
+}
+
+/// When a file was used last, or said to be.
+#[allow(clippy::unnecessary_cast)] // the types differ by architecture
+fn used(stat: &Stat) -> (i64, u64) {
+    (stat.st_atime as i64, stat.st_atime_nsec as u64)
 }
 
 /// Bytes of memory that are kept to read the next file into.
@@ -163,7 +171,8 @@ impl Folder {
                     _ => return Err(Reason::Unreadable(e)),
                 },
             };
-            let mut facts = Facts::get(counts, fd.as_fd()).map_err(Reason::Unreadable)?;
+            let stat = sys::stat(counts, fd.as_fd()).map_err(Reason::Unreadable)?;
+            let mut facts = Facts::new(&stat);
             if facts.links == 0 {
                 // Removed or replaced, or just about to be: its name can be there a while longer.
                 std::thread::yield_now();
@@ -180,7 +189,10 @@ impl Folder {
                 files::has_verity(counts, fd.as_fd()).map_err(Reason::NoVerity)?;
             }
             // Where that is not noted, as on a file system that is only read, the file is as good.
-            if self.limit.is_some() && files::touch(counts, fd.as_fd()).is_ok() {
+            if self.limit.is_some()
+                && Facts::age(used(&stat)) > USED
+                && files::touch(counts, fd.as_fd()).is_ok()
+            {
                 facts = Facts::get(counts, fd.as_fd()).map_err(Reason::Unreadable)?;
                 if facts.links == 0 {
                     continue;
@@ -349,8 +361,7 @@ impl Folder {
                 if let Some(key) = key_of(name)
                     && let Ok(stat) = files::stat_in(counts, folder, name)
                 {
-                    let used = (stat.st_atime, stat.st_atime_nsec);
-                    batches.push((used, stat.st_size.max(0) as u64, key, name));
+                    batches.push((used(&stat), stat.st_size.max(0) as u64, key, name));
                 }
             }
             batches.sort_unstable();

@@ -17,7 +17,8 @@ pub struct Options {
     /// Whether files are made unchangeable by fs-verity.
     pub verity: Verity,
     /// At most so many bytes of files: when one is added, the least recently used are removed, but
-    /// not the one that was added. A file was used when a cache that has a limit verified it.
+    /// not the one that was added. A file was used when a cache that has a limit verified it;
+    /// that is known to the minute.
     /// `None`: no limit.
     pub limit: Option<u64>,
     /// The GOT is read-only but for the moments in which a slot is changed: two more system

@@ -70,6 +70,7 @@ fn any_system_call_may_fail_and_the_cache_stays_usable() {
                         let cache = folder.open(&program);
                         run(&cache, 0);
                         cache.get(9).unwrap();
+                        folder.forget_uses();
                     }
                     let before = open_files();
                     let act = || everything(&folder, limit);

@@ -367,6 +367,30 @@ fn least_recently_used_files_go_first_and_mapped_ones_stay_usable() {
     assert_eq!(run(&unlimited, 1), program.value(1));
 }
 
+/// Others that verify it would have to begin anew.
+#[test]
+fn a_file_is_said_to_be_used_once_a_minute_and_no_more_often() {
+    let (folder, path, _) = prepared("once");
+    let changed = || fs::metadata(&path).map(|file| (file.ctime(), file.ctime_nsec())).unwrap();
+    let load = || {
+        std::thread::sleep(Duration::from_millis(20));
+        let cache = open_with(&folder, |options| options.limit = Some(1 << 20));
+        cache.get(0).unwrap();
+        assert_eq!(events(&cache), ["loaded"]);
+    };
+    let at_first = changed();
+    load();
+    assert_eq!(changed(), at_first);
+    let old = SystemTime::now() - Duration::from_secs(70);
+    File::open(&path).unwrap().set_times(FileTimes::new().set_accessed(old)).unwrap();
+    let aged = changed();
+    load();
+    let used = changed();
+    assert!(used > aged);
+    load();
+    assert_eq!(changed(), used);
+}
+
 #[test]
 fn the_newest_file_stays_also_if_it_is_larger_than_the_limit() {
     let folder = Folder::new("newest");

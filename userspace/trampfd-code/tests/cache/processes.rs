@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
+use std::sync::{Barrier, Mutex};
+
+use trampfd_code::cache::{Cache, Options};
 
 use crate::program::{Body, Folder, Program, call, events, open, run};
 use crate::support::alone::succeeds;
@@ -87,7 +90,9 @@ fn processes_that_write_at_the_same_time_disturb_nobody() {
     if let Some((number, dir)) = role() {
         let number: usize = number.parse().unwrap();
         for round in 0..60 {
-            let cache = open(&dir, &program);
+            let mut options = Options::default();
+            options.limit = [None, Some(1), Some(20_000)][number % 3];
+            let cache = Cache::open(&dir, program.clone(), options).unwrap();
             assert_eq!(run(&cache, 0), program.value(0));
             let address = cache.get(0).unwrap();
             if (round + number).is_multiple_of(3) {
@@ -95,7 +100,7 @@ fn processes_that_write_at_the_same_time_disturb_nobody() {
             }
             assert_eq!(call(address), program.value(0));
             let events = events(&cache);
-            let fine = |event: &String| ["compiled", "loaded"].contains(&event.as_str());
+            let fine = |event: &String| ["compiled", "loaded", "evicted"].contains(&&**event);
             assert!(events.iter().all(fine), "{events:?}");
         }
         return;
@@ -104,6 +109,37 @@ fn processes_that_write_at_the_same_time_disturb_nobody() {
     let children: Vec<_> = (0..8).map(|n| Child::new(NAME, &n.to_string(), &folder.0)).collect();
     children.into_iter().for_each(Child::succeeds);
     assert!(folder.names().iter().all(|name| name.ends_with(".code")), "{:?}", folder.names());
+}
+
+/// Each says that it uses the files, which were not used for long.
+#[test]
+fn caches_with_a_limit_that_start_together_do_not_disturb_each_other() {
+    let folder = Folder::new("together");
+    let program = program();
+    assert_eq!(run(&folder.open(&program), 0), program.value(0));
+    let (barrier, strange) = (Barrier::new(8), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (barrier, strange, folder, program) = (&barrier, &strange, &folder, &program);
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    if barrier.wait().is_leader() {
+                        folder.forget_uses();
+                    }
+                    barrier.wait();
+                    let mut options = Options::default();
+                    options.limit = Some(1 << 20);
+                    let cache = Cache::open(&folder.0, program.clone(), options).unwrap();
+                    let value = run(&cache, 0);
+                    let events = events(&cache);
+                    if value != program.value(0) || events != ["loaded", "loaded"] {
+                        strange.lock().unwrap().push((thread, value, events));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(strange.into_inner().unwrap(), []);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! A compiler for tests: methods are numbers, and add up what they call.
 
 use std::collections::BTreeMap;
+use std::fs::{File, FileTimes};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use trampfd_code::cache::{Cache, Code, Compiler, Error, Event, Failure, Happened, Key, Options};
 
@@ -162,6 +163,14 @@ impl Folder {
 
     pub fn file(&self, program: &Program, root: u32) -> PathBuf {
         self.0.join(format!("{}.code", program.key_of(root)))
+    }
+
+    /// None of its files was used for long.
+    pub fn forget_uses(&self) {
+        let times = FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH);
+        for name in self.names() {
+            File::open(self.0.join(name)).unwrap().set_times(times).unwrap();
+        }
     }
 
     /// Names in it.
