@@ -11,21 +11,31 @@ use super::support::alone::alone;
 use super::support::policy::{cover, mount, own_mounts, refuse_exec_gain};
 use super::{Module, answer, call, check, modules, options, request, row, rows, writable};
 
+/// Ends a thread when it is dropped, by a panic, too.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Everything that is done with pools, while another thread looks whether anything is writable
 /// and executable.
 fn everything(write: Write) {
     let pools = Pools::with(options(write)).unwrap();
     let (stop, looked) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let watcher = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 // Fails if there is such a row.
                 rows();
                 looked.fetch_add(1, Ordering::Relaxed);
             }
         });
+        let _ending = Ending(&stop);
         let mut round = 0;
-        while round < 20 || looked.load(Ordering::Relaxed) < 20 {
+        while round < 20 || looked.load(Ordering::Relaxed) < 20 && !watcher.is_finished() {
             let pool = pools.create(1).unwrap();
             let sets: Vec<_> = (0..10).map(|i| modules(&pool, i)).collect();
             let large = modules(&pool, 300);
@@ -35,7 +45,6 @@ fn everything(write: Write) {
             pools.free(1).unwrap();
             round += 1;
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
