@@ -28,6 +28,8 @@ const LEFT: Duration = Duration::from_secs(60);
 const USED: Duration = Duration::from_secs(60);
 /// Changes within one tick of the file system's clock may show the same time.
 const TICK: Duration = Duration::from_millis(20);
+/// The same where it shows whole seconds only, or every other.
+const LONG_TICK: Duration = Duration::from_secs(2);
 /// How often another writer may be in the way.
 const TRIES: usize = 16;
 
@@ -63,10 +65,10 @@ impl Facts {
         Ok(Facts::new(&sys::stat(counts, fd)?))
     }
 
-    fn age((seconds, nanoseconds): (i64, u64)) -> Duration {
-        let time = Duration::new(seconds.max(0) as u64, nanoseconds as u32);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        now.saturating_sub(time)
+    /// Whether a change of the file from `now` on, a time since 1970, will show.
+    fn would_show(&self, now: Duration) -> bool {
+        let tick = if self.changed.1 == 0 { LONG_TICK } else { TICK };
+        now.saturating_sub(since_1970(self.changed)) > tick
     }
 
     /// Whether it may be executed from, by all that is not in it.
@@ -87,6 +89,19 @@ impl Facts {
             Ok(())
         }
     }
+}
+
+fn since_1970((seconds, nanoseconds): (i64, u64)) -> Duration {
+    Duration::new(seconds.max(0) as u64, nanoseconds as u32)
+}
+
+/// The time since 1970.
+fn clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn age(time: (i64, u64)) -> Duration {
+    clock().saturating_sub(since_1970(time))
 }
 
 /// When a file was used last, or said to be.
@@ -190,7 +205,7 @@ impl Folder {
             }
             // Where that is not noted, as on a file system that is only read, the file is as good.
             if self.limit.is_some()
-                && Facts::age(used(&stat)) > USED
+                && age(used(&stat)) > USED
                 && files::touch(counts, fd.as_fd()).is_ok()
             {
                 facts = Facts::get(counts, fd.as_fd()).map_err(Reason::Unreadable)?;
@@ -225,7 +240,7 @@ impl Folder {
         // Removed or replaced meanwhile, it is still the same file.
         let same = Facts { links: found.facts.links, changed: found.facts.changed, ..now };
         let replaced = now.links == 0 && same == found.facts;
-        if now == found.facts && Facts::age(now.changed) > TICK {
+        if now == found.facts && now.would_show(clock()) {
             self.known.insert(found.contents.root(), (now, found.contents.clone()));
         }
         now == found.facts || replaced
@@ -388,7 +403,7 @@ impl Folder {
         let (counts, folder) = (self.counts(), self.fd.as_fd());
         let Ok(fd) = files::open_in(counts, folder, name) else { return };
         let Ok(facts) = Facts::get(counts, fd.as_fd()) else { return };
-        let old = facts.owner == self.user && Facts::age(facts.modified) > LEFT;
+        let old = facts.owner == self.user && age(facts.modified) > LEFT;
         if old && files::lock(counts, fd.as_fd()).unwrap_or(true) {
             let _ = files::unlink_in(counts, folder, name, false);
         }
@@ -478,4 +493,29 @@ fn key_of(name: &CStr) -> Option<Key> {
         *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
     }
     Some(Key(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_when_no_change_of_it_could_show_its_time() {
+        let shows = |changed: (i64, u64), now: Duration| {
+            let [device, number, len, links] = [1; 4];
+            let (owner, mode, modified) = (0, 0o100_400, changed);
+            let facts = Facts { device, number, len, modified, changed, owner, mode, links };
+            facts.would_show(now)
+        };
+        let at = |seconds: u64, milliseconds: u32| Duration::new(seconds, milliseconds * 1_000_000);
+        assert!(!shows((100, 5_000_000), at(100, 24)));
+        assert!(shows((100, 5_000_000), at(100, 26)));
+        // A clock of whole seconds: all of this one, and the next, may be the same to it.
+        assert!(!shows((100, 0), at(100, 26)));
+        assert!(!shows((100, 0), at(101, 999)));
+        assert!(shows((100, 0), at(102, 1)));
+        // A clock that was set back.
+        assert!(!shows((100, 1), at(99, 0)));
+        assert!(!shows((-5, 1), at(0, 0)));
+    }
 }
