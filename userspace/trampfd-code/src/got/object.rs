@@ -179,6 +179,9 @@ fn read(name: &str, file: &[u8]) -> Result<Object, String> {
         if home == Home::Common && !(value.is_power_of_two() && value <= MOST_ALIGN) {
             return Err(format!("symbol {}: alignment {value:#x}", index.0));
         }
+        if name == b"__gnu_lto_slim" {
+            return Err("there is no code in it yet: compile with -fno-lto".into());
+        }
         let (binding, kind) = (symbol.st_bind(), symbol.st_type());
         symbols.push(ObjectSymbol {
             name: budget.name(name)?,

@@ -137,9 +137,10 @@ impl Set {
         }
     }
 
-    /// Removes the set, now. Nobody may run its code or use its variables any more: neither may
-    /// threads that have yet to end, if a variable of theirs has a destructor (C++'s
-    /// `thread_local`), which the C library calls then.
+    /// Removes the set, now. Nobody may run its code or use its variables any more. Neither may
+    /// the C library: at the end of a thread that used a variable with a destructor (C++'s
+    /// `thread_local`), and at the end of the program, if [`Set::fini`] did not call what was
+    /// left for it.
     ///
     /// # Errors
     ///

@@ -89,6 +89,14 @@ fn an_object_that_is_none_is_an_error_that_says_so() {
 }
 
 #[test]
+fn an_object_that_has_no_code_yet_says_so() {
+    let object = build("outer.c", &["-O2", "-flto", "-fno-fat-lto-objects"]);
+    let error = parse(&object.bytes).unwrap_err().to_string();
+    assert!(error.contains("-fno-lto"), "{error}");
+    parse(&build("outer.c", &["-O2", "-flto", "-ffat-lto-objects"]).bytes).unwrap();
+}
+
+#[test]
 fn what_would_be_writable_code_is_refused() {
     let object = build("outer.c", &["-O2", "-ffunction-sections"]);
     let mut bytes = object.bytes.clone();

@@ -182,6 +182,23 @@ fn room_at_a_fixed_distance_runs_out_with_an_error() {
 }
 
 #[test]
+fn alignment_that_the_room_at_a_fixed_distance_lacks_is_an_error() {
+    let aligned = "-D__thread=__thread __attribute__((aligned(128)))";
+    let object = build("mine.c", &["-O2", "-fPIE", "-ftls-model=local-exec", aligned]);
+    let loader = loader();
+    let mut set = loader.set(1);
+    set.add("mine", &object.bytes).unwrap();
+    // SAFETY: an object of gcc.
+    let error = unsafe { set.load() }.unwrap_err();
+    assert!(matches!(error, Error::StaticTls { .. }), "{error}");
+    assert!(error.to_string().contains("alignment"), "{error}");
+    // The general model has it.
+    let (mine, offsets) = (build("mine.c", &["-fPIC", aligned]), build("offsets.c", &["-fPIC"]));
+    let set = load(&loader, 1, &[("mine", &mine), ("offsets", &offsets)]);
+    assert_eq!(pointer(&set, "address_of_mine") % 128, 0);
+}
+
+#[test]
 fn blocks_of_threads_that_ended_and_sets_that_are_gone_are_given_back() {
     let object = build("large.c", &["-O2", "-fPIC", "-ftls-model=global-dynamic"]);
     let set = load(&loader(), 1, &[("large", &object)]);
@@ -230,6 +247,19 @@ fn a_variable_is_not_taken_for_another_kind() {
     let error = unsafe { set.load() }.unwrap_err();
     let Error::WrongKind { symbol, site, .. } = &error else { panic!("{error}") };
     assert_eq!((symbol.as_str(), site.object.as_str()), ("first", "plain"));
+}
+
+#[test]
+fn a_variable_of_others_is_not_in_the_sets_own_block() {
+    let object = build("thread.c", &["-O2", "-fPIC", "-ftls-model=local-dynamic"]);
+    let loader = loader();
+    let mut set = loader.set(1);
+    set.add("thread", &object.bytes).unwrap().resolve(resolve);
+    // SAFETY: an object of gcc.
+    let error = unsafe { set.load() }.unwrap_err();
+    let Error::WrongKind { symbol, reason, .. } = &error else { panic!("{error}") };
+    assert_eq!(symbol, "program_variable");
+    assert!(reason.contains("of the set is expected"), "{error}");
 }
 
 #[test]
