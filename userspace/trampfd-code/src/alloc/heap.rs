@@ -140,6 +140,12 @@ impl Heap {
         size_of::<Heap>() + self.side.load(Ordering::Relaxed)
     }
 
+    /// Other threads have asked for something.
+    #[inline(always)]
+    pub(super) fn has_mail(&self) -> bool {
+        self.mail.load(Ordering::Relaxed)
+    }
+
     /// Asks the owner, or does it if there is none.
     pub(super) fn send(&self, inner: &Inner, message: Message) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(message);
@@ -183,7 +189,7 @@ impl<'a> Owner<'a> {
     /// A block of `len` granules that was given back before, if there is one.
     #[inline(always)]
     pub(super) fn take_up(&mut self, inner: &Inner, len: usize) -> Option<Block> {
-        if self.heap.mail.load(Ordering::Relaxed) {
+        if self.heap.has_mail() {
             return None;
         }
         let heap = ptr::from_ref(self.heap);
@@ -198,7 +204,7 @@ impl<'a> Owner<'a> {
         state: &State,
         len: usize,
     ) -> Result<Block, vm::Error> {
-        if self.heap.mail.load(Ordering::Relaxed) {
+        if self.heap.has_mail() {
             self.read_mail(inner);
         }
         if let Some(block) = self.take_up(inner, len) {
@@ -332,7 +338,7 @@ impl<'a> Owner<'a> {
             self.heap.owner.store(0, Ordering::Release);
             // With the one in `send`.
             fence(Ordering::SeqCst);
-            if !self.heap.mail.load(Ordering::Relaxed) {
+            if !self.heap.has_mail() {
                 return;
             }
             match self.heap.own() {

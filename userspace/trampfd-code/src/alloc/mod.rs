@@ -322,7 +322,8 @@ impl JitAllocator {
         // SAFETY: null, or its block's, which is there; no owner is in use here.
         let owner = unsafe { block.heap.as_ref().and_then(|heap| heap.owner()) };
         match owner {
-            Some(mut owner) if !inner.options.fill => {
+            // Another thread may have shrunk it, and what it asked for not be done yet.
+            Some(mut owner) if !inner.options.fill && !owner.heap().has_mail() => {
                 owner.give(inner, block.name, inner.granules(len));
                 Ok(())
             }

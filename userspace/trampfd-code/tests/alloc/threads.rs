@@ -95,6 +95,33 @@ fn another_threads_release_is_seen_at_once() {
 }
 
 #[test]
+fn what_another_thread_shrinks_is_released_whole() {
+    let allocator = allocator(Write::Alias, |_| ());
+    // All but 2048 bytes of a piece of memory.
+    let kept = [16 << 10, 16 << 10, 16 << 10, 14 << 10].map(|len| allocator.alloc(len).unwrap());
+    let used = allocator.statistics().used;
+    let mut span = allocator.alloc(1024).unwrap();
+    let start = span.rx().addr();
+    thread::scope(|scope| scope.spawn(|| span.shrink(64).unwrap()).join().unwrap());
+    // Its thread has not heard of it yet.
+    drop(span);
+    let short = allocator.alloc(64).unwrap();
+    let long = allocator.alloc(1024).unwrap();
+    for span in [&short, &long] {
+        let block = allocator.query(span.rx()).unwrap();
+        assert_eq!((block.start, block.len), (span.rx(), span.len()));
+    }
+    assert!(
+        short.rx().addr() + 64 <= long.rx().addr() || long.rx().addr() + 1024 <= short.rx().addr()
+    );
+    assert_eq!(allocator.statistics().used, used + 64 + 1024);
+    drop((short, long));
+    let again = allocator.alloc(2048).unwrap();
+    let all = allocator.statistics();
+    assert_eq!((again.rx().addr(), all.free(), all.live), (start, 0, kept.len() + 1));
+}
+
+#[test]
 fn of_many_releases_at_once_one_counts() {
     let allocator = allocator(Write::Alias, |_| ());
     let barrier = Barrier::new(2);
