@@ -1,5 +1,11 @@
 //! `dynasm!` and this crate's assembler, where nothing that was writable may be executed.
 //!
+//! ```text
+//!  what is emitted       jumps and calls to labels of each kind, and to values outside
+//!  encode(BASE)          the same bytes as dynasmrt's VecAssembler has for BASE
+//!  finish(allocator)     those for where the block lies: near a value, or out of its reach
+//! ```
+
 #![cfg(target_arch = "x86_64")]
 
 use dynasmrt::x64::X64Relocation;
