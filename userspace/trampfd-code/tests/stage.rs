@@ -506,6 +506,33 @@ fn what_is_leaked_stays_and_cannot_be_written() {
 }
 
 #[test]
+fn what_is_leaked_takes_no_room_for_more() {
+    alone(|| {
+        drop(Stage::new(Options::default()).unwrap());
+        let before = (status("VmSize"), rows().len());
+        let mut leaked = Vec::new();
+        for i in 0..100 {
+            let mut stage = Stage::new(Options::default()).unwrap();
+            let meter = stage.meter().clone();
+            let data = stage.allocate(Kind::ReadOnly, 4, 4).unwrap();
+            let variable = stage.allocate(Kind::ReadWrite, 4, 4).unwrap();
+            let code = stage_answer(&mut stage, i);
+            stage.finalise().unwrap();
+            stage.leak();
+            assert_eq!((meter.stats().mappings, meter.stats().reserved), (3, 3 * page_size()));
+            assert_eq!([code, data, variable].map(access), ["r-xs", "r--p", "rw-p"]);
+            leaked.push(function(code));
+        }
+        for (i, function) in leaked.iter().enumerate() {
+            assert_eq!(function(), i as i32);
+        }
+        let (size, count) = (status("VmSize") - before.0, rows().len() - before.1);
+        assert!(size <= (300 * page_size() + (1 << 20)) as u64, "{size} bytes");
+        assert!(count <= 302, "{count} mappings");
+    });
+}
+
+#[test]
 fn a_child_of_fork_has_code_of_its_own() {
     alone(|| {
         let mut stage = Stage::new(Options::default()).unwrap();

@@ -56,6 +56,12 @@ impl Area {
         (self.next > self.done).then_some(self.done..self.next)
     }
 
+    /// The pages of which nothing was handed out.
+    pub(super) fn unused(&self) -> Range<usize> {
+        // Not past `end`, which is a multiple of a page.
+        self.next.next_multiple_of(page_size())..self.end
+    }
+
     /// What was handed out is final, and the rest of its last page is nobody's.
     pub(super) fn finish(&mut self) {
         // Not past `ready`, which is a multiple of a page.

@@ -155,9 +155,9 @@ impl Stage {
         &self.meter
     }
 
-    /// Everything stays where it is until the process ends: for compilers that cannot say when
-    /// their code is not used any more. No descriptor stays open. What is staged never becomes
-    /// final.
+    /// All that was allocated stays where it is until the process ends: for compilers that cannot
+    /// say when their code is not used any more. No descriptor stays open, and address space for
+    /// more is given back. What is staged never becomes final.
     pub fn leak(self) {
         self.spans.into_iter().for_each(Span::leak);
     }

@@ -92,8 +92,15 @@ impl Span {
         self.map.ptr() as usize
     }
 
+    /// What was handed out stays where it is until the process ends.
     pub(super) fn leak(self) {
-        std::mem::forget(self.map);
+        for unused in [&self.code, &self.read_only, &self.read_write].map(Area::unused) {
+            if !unused.is_empty() {
+                // Where the kernel does not, more is left.
+                let _ = self.map.release(unused.start, unused.len());
+            }
+        }
+        self.map.leak();
     }
 
     /// `len` bytes, if there is room for them.

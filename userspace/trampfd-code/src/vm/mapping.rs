@@ -291,6 +291,25 @@ impl Mapping {
         }
     }
 
+    /// Leaves all where it is until the process ends, but for what is only reserved: that is
+    /// given back, as far as the kernel does.
+    pub(crate) fn leak(self) {
+        let mut mapping = std::mem::ManuallyDrop::new(self);
+        let (ptr, len) = (mapping.ptr, mapping.len);
+        let parts = mapping.parts.get_mut().unwrap_or_else(|e| e.into_inner());
+        let parts = std::mem::take(parts);
+        let ends = parts.iter().skip(1).map(|part| part.at).chain([len]);
+        for (part, end) in parts.iter().zip(ends) {
+            let (start, len) = (ptr.wrapping_add(part.at), end - part.at);
+            let reserved = part.what == What::Memory(Access::None);
+            // SAFETY: nobody else has these pages, by the invariant, nor knows them: nothing can
+            // be done there.
+            if reserved && unsafe { sys::unmap(mapping.meter.counts(), start, len) }.is_ok() {
+                mapping.meter.counts().mapped(-1, -(len as isize));
+            }
+        }
+    }
+
     fn at(&self, at: usize) -> *mut u8 {
         self.ptr.wrapping_add(at)
     }

@@ -116,6 +116,7 @@ fn code_stays_when_its_module_is_dropped_but_not_when_it_is_freed() {
         } else {
             drop(module);
             assert_eq!(first(1), 3 + 10 + 2000);
+            assert!(meter.stats().reserved <= 16 << 10, "{:?}", meter.stats());
         }
     }
 }
