@@ -613,7 +613,7 @@ fn what_became_code_becomes_memory_again_where_little_is_left() {
     alone(|| {
         let len = (64 << 20) + page_size();
         let code = anonymous(len);
-        let content: Vec<u8> = (0..len).map(|at| (at * 31 >> 4) as u8).collect();
+        let content: Vec<u8> = (0..len).map(|at| ((at * 31) >> 4) as u8).collect();
         write(code, &content);
         let meter = Meter::new();
         // SAFETY: pages of ours, here and below.
