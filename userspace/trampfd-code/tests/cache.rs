@@ -6,8 +6,6 @@ mod crash;
 mod disks;
 #[path = "cache/failing.rs"]
 mod failing;
-#[path = "support/faults.rs"]
-mod faults;
 #[path = "cache/files.rs"]
 mod files;
 #[path = "cache/graph.rs"]

@@ -5,10 +5,10 @@ use std::fs::{read_dir, read_to_string};
 
 use trampfd_code::cache::{Cache, Error, Options};
 
-use crate::faults::with_fault;
 use crate::machine::RENAME;
 use crate::program::{Body, Folder, Program, call, events, instead, run};
 use crate::support::alone::alone;
+use crate::support::faults::with_fault;
 
 /// All that a cache asks of the system, but for giving back.
 const CALLS: &[libc::c_long] = &[

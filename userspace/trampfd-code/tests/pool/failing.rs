@@ -6,8 +6,8 @@ use std::fs::read_dir;
 use trampfd_code::pool::{Error, Pool, Pools, Set};
 use trampfd_code::vm::{Source, Write};
 
-use super::faults::with_fault;
 use super::support::alone::alone;
+use super::support::faults::with_fault;
 use super::support::policy::{cover, mount, own_mounts};
 use super::{Module, check, modules, options, rows, rows_of, try_modules, writable};
 

@@ -18,8 +18,6 @@ use trampfd_code::vm::{Write, page_size};
 mod counts;
 mod errors;
 mod failing;
-#[path = "../support/faults.rs"]
-mod faults;
 #[path = "../stage/arch/x86_64.rs"]
 mod machine;
 mod model;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::{io, thread};
 
-use super::support::policy::check;
+use super::policy::check;
 
 /// Runs `act` in a thread of its own. Of the system calls that it makes and that are in `calls`
 /// the one with number `n`, counted from 0, is not made, but ends with `errno`. Returns what `act`

@@ -4,4 +4,5 @@
 #![allow(dead_code)]
 
 pub mod alone;
+pub mod faults;
 pub mod policy;

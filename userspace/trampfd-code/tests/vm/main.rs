@@ -5,10 +5,12 @@
 //! | `sources.rs` | where pages come from, whatever is forbidden |
 //! | `views.rs` | what cannot be done with them, and what is counted |
 //! | `children.rs` | that a child of fork changes nothing of its parent's |
+//! | `failures.rs` | that any system call may fail |
 //! | `report.rs` | that the report says what is so |
 //! | `pages.rs` | what tests do to pages past the library |
 
 mod children;
+mod failures;
 mod pages;
 mod report;
 mod sources;
