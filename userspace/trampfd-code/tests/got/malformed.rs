@@ -96,6 +96,55 @@ fn an_object_that_has_no_code_yet_says_so() {
     parse(&build("outer.c", &["-O2", "-flto", "-ffat-lto-objects"]).bytes).unwrap();
 }
 
+/// Where the headers of sections of a type are in the file, and where their sections are.
+fn headers(object: &[u8], kind: u32) -> Vec<(usize, usize)> {
+    let long = |at: usize| u64::from_le_bytes(object[at..at + 8].try_into().unwrap()) as usize;
+    let headers = (long(0x28)..object.len()).step_by(64);
+    let its = headers.filter(|header| object[header + 4..header + 8] == kind.to_le_bytes());
+    its.map(|header| (header, long(header + 24))).collect()
+}
+
+#[test]
+fn relocations_outside_of_their_section_are_errors() {
+    let object = build("outer.c", &["-O2", "-g0"]);
+    let place = headers(&object.bytes, 4)[0].1;
+    for offset in [0x1000, 1 << 40, u64::MAX, u64::MAX - 3] {
+        let mut bytes = object.bytes.clone();
+        bytes[place..place + 8].copy_from_slice(&offset.to_le_bytes());
+        let error = link_dry(&[parse(&bytes).unwrap()], 0x10_0000).unwrap_err().to_string();
+        assert!(error.contains("a relocation outside of it"), "{error}");
+    }
+}
+
+#[test]
+fn names_that_share_their_bytes_take_no_more_memory_than_is_right() {
+    let object = build("names.c", &[]);
+    parse(&object.bytes).unwrap();
+    let (header, symbols) = headers(&object.bytes, 2)[0];
+    let len = u64::from_le_bytes(object.bytes[header + 32..header + 40].try_into().unwrap());
+    let mut bytes = object.bytes.clone();
+    // All of them have the name of the last, which is the global one.
+    let last = symbols + len as usize - 24;
+    for symbol in (symbols..last).step_by(24) {
+        bytes.copy_within(last..last + 4, symbol);
+    }
+    let error = parse(&bytes).unwrap_err().to_string();
+    assert!(error.ends_with("names are too long for the file"), "{error}");
+}
+
+#[test]
+fn code_without_bytes_and_alignment_of_more_than_a_page_are_errors() {
+    let object = build("outer.c", &["-O2"]);
+    let error = parse(&of_type(&object.bytes, 1, 8)).unwrap_err().to_string();
+    assert!(error.ends_with("code without bytes"), "{error}");
+    let aligned = |bytes: u32| {
+        build("mine.c", &["-O2", &format!("-D__thread=__attribute__((aligned({bytes})))")])
+    };
+    parse(&aligned(4096).bytes).unwrap();
+    let error = parse(&aligned(8192).bytes).unwrap_err().to_string();
+    assert!(error.contains("alignment 0x2000"), "{error}");
+}
+
 #[test]
 fn what_would_be_writable_code_is_refused() {
     let object = build("outer.c", &["-O2", "-ffunction-sections"]);

@@ -1,6 +1,6 @@
 //! Sets that use what earlier ones have.
 
-use trampfd_code::got::{Loader, Options, Removal, Set};
+use trampfd_code::got::{Error, Loader, Options, Removal, Set};
 use trampfd_code::pool::Pools;
 
 use crate::build::{Built, build, function, load, loader, program};
@@ -190,6 +190,22 @@ fn an_entry_with_another_value_is_not_used() {
     let late = unsafe { late.load() }.unwrap();
     assert_eq!((late.counts().entries, late.counts().shared_entries), (1, 1));
     assert_eq!(function(&late, "again")(1), (2 + 1000 + 6 + 1) + 12 + 5);
+}
+
+#[test]
+fn what_a_set_hides_is_not_seen_from_outside() {
+    let (outer, calls) = (build("outer.c", &["-fvisibility=hidden"]), build("calls.c", &PIC));
+    let loader = loader();
+    // In the set it is seen.
+    let early = load(&loader, 1, &[("outer", &outer), ("calls", &calls)]);
+    assert_eq!(function(&early, "call_it")(4), 9);
+    assert_eq!((early.symbol("twice"), early.symbol("outer")), (None, None));
+    let mut late = loader.set(2);
+    late.add("calls", &calls.bytes).unwrap().share(&early);
+    // SAFETY: objects of gcc.
+    let error = unsafe { late.load() }.unwrap_err();
+    let Error::Unresolved { symbol, .. } = &error else { panic!("{error}") };
+    assert_eq!(symbol, "twice");
 }
 
 #[test]

@@ -75,6 +75,28 @@ fn bytes_before_a_distance_make_it_a_call_in_code_only() {
 }
 
 #[test]
+fn instructions_that_need_the_table_keep_it() {
+    let flags = ["-O2", "-fPIC"];
+    let set = load(
+        &loader(),
+        1,
+        &[("relaxed", &build("relaxed.c", &flags)), ("numbers", &build("numbers.c", &[]))],
+    );
+    // One in the set could be had by its distance, but not by every instruction, nor a number.
+    let names: Vec<_> = set.table().iter().map(|entry| entry.symbol.as_str()).collect();
+    assert_eq!((names.len(), names.contains(&"here"), names.contains(&"small")), (2, true, true));
+    // SAFETY: that is its type in the source.
+    let is_here: extern "C" fn(usize) -> i32 =
+        unsafe { std::mem::transmute(set.symbol("is_here").unwrap()) };
+    let here = set.symbol("here").unwrap();
+    assert_eq!((is_here(here), is_here(here + 4)), (1, 0));
+    // SAFETY: as above.
+    let number: extern "C" fn() -> usize =
+        unsafe { std::mem::transmute(set.symbol("number").unwrap()) };
+    assert_eq!(number(), 0x5a);
+}
+
+#[test]
 fn the_size_of_what_is_elsewhere_is_an_error() {
     let loader = loader();
     let mut set = loader.set(1);
@@ -88,13 +110,15 @@ fn the_size_of_what_is_elsewhere_is_an_error() {
         ("size.o(.rodata+0x8)".into(), "R_X86_64_SIZE64")
     );
 
-    // Of common ones the largest counts.
+    // Of common ones the largest size counts, and the largest alignment.
     let small = build("size.c", &["-fPIC", "-fcommon"]);
     let large = build("common.c", &["-fPIC", "-fcommon"]);
+    let before = ["-fPIC", "-fcommon", "-D__thread=", "-Dmine=before", "-Dset_mine=set_before"];
+    let before = build("mine.c", &before);
     for order in [[&small, &large], [&large, &small]] {
-        let set = load(&loader, 1, &[("a", order[0]), ("b", order[1])]);
+        let set = load(&loader, 1, &[("before", &before), ("a", order[0]), ("b", order[1])]);
         let size = u64::from_le_bytes(bytes(set.symbol("sizes").unwrap(), 8).try_into().unwrap());
-        assert_eq!(size, 400);
+        assert_eq!((size, set.symbol("table").unwrap() % 64), (400, 0));
     }
 }
 
