@@ -66,7 +66,8 @@
 //!
 //! A file is *known* when this cache has verified it before: then it is compared by device,
 //! number, size, and times of change of content and state, which the system sets and no program
-//! can set back; nothing is read. What is known is kept in memory only; no file is trusted for
+//! can set back (but writing through a shared mapping of its own may be seen late); nothing is
+//! read. What is known is kept in memory only; no file is trusted for
 //! what a file says about another.
 //!
 //! What fails a check is not used but made anew in its place; [`Cache::take_events`] tells why.
