@@ -1,7 +1,7 @@
 //! cranelift-jit itself, on memory that was never writable where it is executable.
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{fs, thread};
 
 use cranelift_jit::{
     ArenaMemoryProvider, BranchProtection, JITMemoryKind, JITMemoryProvider, JITModule,
@@ -119,6 +119,50 @@ fn code_stays_when_its_module_is_dropped_but_not_when_it_is_freed() {
             assert!(meter.stats().reserved <= 16 << 10, "{:?}", meter.stats());
         }
     }
+}
+
+/// Executable mappings of ours, and descriptors.
+fn in_use() -> (usize, usize) {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let executable = maps.lines().filter(|row| row.contains(" r-xs ")).count();
+    (executable, fs::read_dir("/proc/self/fd").unwrap().count())
+}
+
+#[test]
+fn modules_in_threads_come_and_go_and_leave_nothing() {
+    alone(|| {
+        refuse_exec_gain();
+        // SAFETY: nothing of it is called.
+        unsafe { staged().unwrap().0.free_memory() };
+        let before = in_use();
+        let come_and_go = || {
+            for _ in 0..20 {
+                let (mut module, _) = staged().unwrap();
+                use_module(&mut module).unwrap();
+                // SAFETY: nothing of it is called after this.
+                unsafe { module.free_memory() };
+            }
+        };
+        thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(come_and_go))));
+        assert_eq!(in_use(), before);
+    });
+}
+
+#[test]
+fn a_thousand_functions_of_one_set_call_each_other() {
+    let (mut module, meter) = staged().unwrap();
+    let signature = unary(&module);
+    let mut callee = module.declare_function("triple", Linkage::Import, &signature).unwrap();
+    let before = meter.stats().system_calls;
+    for i in 0..1000 {
+        callee = define(&mut module, &format!("f{i}"), callee, i);
+    }
+    module.finalize_definitions().unwrap();
+    // For pages to write to, and the set.
+    assert!(meter.stats().system_calls - before <= 3 + 3, "{:?}", meter.stats());
+    let numbers: i64 = (0..1000).sum();
+    assert_eq!(function(&module, callee)(1), 3 + numbers + 1000 * 1000);
+    client::nothing_is_writable_and_executable().unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_void};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{catch_unwind, resume_unwind};
-use std::{fs, mem};
+use std::{fs, mem, thread};
 
 use llvm_sys::execution_engine::*;
 use llvm_sys::support::LLVMAddSymbol;
@@ -147,6 +147,33 @@ fn an_engine_gives_its_memory_back() {
     let watch = memory.watch();
     drop(memory);
     assert_eq!(watch.stats().reserved, 0);
+}
+
+/// Executable mappings of ours, and descriptors.
+fn in_use() -> (usize, usize) {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let executable = maps.lines().filter(|row| row.contains(" r-xs ")).count();
+    (executable, fs::read_dir("/proc/self/fd").unwrap().count())
+}
+
+#[test]
+fn engines_in_threads_come_and_go_and_leave_nothing() {
+    alone(|| {
+        refuse_exec_gain();
+        drop(staged(Options::default(), DEFAULT).unwrap());
+        let before = in_use();
+        let come_and_go = || {
+            for _ in 0..10 {
+                let (engine, watch) = staged(Options::default(), DEFAULT).unwrap();
+                (0..20).for_each(|number| engine.add(&module(number)));
+                let function = engine.function("f19");
+                watch.check().unwrap();
+                assert_eq!(function(1), 20 * (3 + 11 + 1));
+            }
+        };
+        thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(come_and_go))));
+        assert_eq!(in_use(), before);
+    });
 }
 
 #[test]
