@@ -93,12 +93,14 @@ fn functions() -> Functions {
     Functions { assembler, sum, triple, back }
 }
 
-type Unary = extern "C" fn(i64) -> i64;
+/// Of C's.
+pub type Unary = extern "C" fn(i64) -> i64;
 
-/// Of C's, at `code`.
-pub fn call(code: *const u8, x: i64) -> i64 {
-    // SAFETY: a function of this type, in code that is there.
-    unsafe { mem::transmute::<*const u8, Unary>(code)(x) }
+/// What begins at `code`.
+pub fn function(code: *const u8) -> Unary {
+    // SAFETY: a function of this type, and the tests call it while its code is there.
+    unsafe { mem::transmute::<*const u8, Unary>(code) }
+}
 }
 
 /// Code of [`functions`], called and given back, many times.
@@ -106,9 +108,9 @@ pub fn use_functions(allocator: &Arc<JitAllocator>) -> Result {
     for _ in 0..100 {
         let Functions { assembler, sum, triple, back } = functions();
         let code: Code<Arc<JitAllocator>> = assembler.finish(allocator.clone())?;
-        assert_eq!(call(code.ptr(sum), 10), 3 * 55);
-        assert_eq!(call(code.label(triple)?, 14), 42);
-        assert_eq!(call(code.ptr(back), 21), 42);
+        assert_eq!(function(code.ptr(sum))(10), 3 * 55);
+        assert_eq!(function(code.label(triple)?)(14), 42);
+        assert_eq!(function(code.ptr(back))(21), 42);
     }
     assert_eq!(allocator.statistics().live, 0);
     Ok(())

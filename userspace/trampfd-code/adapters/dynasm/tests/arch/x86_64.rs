@@ -21,7 +21,7 @@ mod support;
 #[path = "../../examples/arch/x86_64.rs"]
 mod example;
 
-use example::{allocators, call, client, double, use_functions};
+use example::{allocators, client, double, function, use_functions};
 use support::alone::alone;
 use support::policy::refuse_exec_gain;
 
@@ -104,7 +104,7 @@ fn a_value_in_reach_is_called_by_its_distance_and_another_is_an_error() {
     options.memory.place = Place::Near { address: here, within: 1 << 31 };
     let near = JitAllocator::with(&options).unwrap();
     let code = emit().finish(&near).unwrap();
-    assert_eq!(call(code.ptr(AssemblyOffset(0)), 21), 42);
+    assert_eq!(function(code.ptr(AssemblyOffset(0)))(21), 42);
 
     options.memory.place = Place::Near { address: here ^ 1 << 45, within: 1 << 31 };
     let far = JitAllocator::with(&options).unwrap();
