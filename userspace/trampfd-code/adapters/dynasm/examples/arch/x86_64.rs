@@ -101,7 +101,6 @@ pub fn function(code: *const u8) -> Unary {
     // SAFETY: a function of this type, and the tests call it while its code is there.
     unsafe { mem::transmute::<*const u8, Unary>(code) }
 }
-}
 
 /// Code of [`functions`], called and given back, many times.
 pub fn use_functions(allocator: &Arc<JitAllocator>) -> Result {
