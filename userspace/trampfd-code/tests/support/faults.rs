@@ -2,8 +2,7 @@
 
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::{io, thread};
 
 use super::policy::check;
@@ -12,46 +11,54 @@ use super::policy::check;
 /// the one with number `n`, counted from 0, is not made, but ends with `errno`. Returns what `act`
 /// does and which call that was: `None`, it made no more than `n`.
 ///
-/// Only in a process of its own, where the C library's malloc makes no call that is in `calls`.
+/// What malloc maps is not counted: memory that is not MAP_NORESERVE.
 pub fn with_fault<R: Send>(
     calls: &[libc::c_long],
     n: usize,
     errno: i32,
     act: impl FnOnce() -> R + Send,
 ) -> (R, Option<libc::c_long>) {
-    let (tell, told) = mpsc::channel();
-    let (counting, ready) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (listening, counting) = (AtomicI32::new(-1), AtomicBool::new(false));
     thread::scope(|scope| {
         let acting = scope.spawn(|| {
-            tell.send(watch_me(calls)).unwrap();
+            listening.store(watch_me(calls), Ordering::Release);
             // The other thread answers from here on.
-            while !ready.load(Ordering::Acquire) {
-                thread::yield_now();
-            }
             counting.store(true, Ordering::Release);
             let result = act();
             counting.store(false, Ordering::Release);
             result
         });
-        let listener = told.recv().unwrap();
-        ready.store(true, Ordering::Release);
         let (mut made, mut failed) = (0, None);
-        while let Some((id, call)) = next(&listener) {
-            let counts = counting.load(Ordering::Acquire);
-            let fails = counts && made == n;
-            made += usize::from(counts);
-            if fails {
-                failed = Some(call);
+        while listening.load(Ordering::Acquire) == -1 && !acting.is_finished() {
+            thread::yield_now();
+        }
+        let listener = listening.load(Ordering::Acquire);
+        if listener != -1 {
+            // SAFETY: a new descriptor, of which nobody else knows.
+            let listener = unsafe { OwnedFd::from_raw_fd(listener) };
+            while let Some(asked) = next(&listener) {
+                let counts = counting.load(Ordering::Acquire) && !is_malloc(&asked.data);
+                let fails = counts && made == n;
+                made += usize::from(counts);
+                if fails {
+                    failed = Some(asked.data.nr.into());
+                }
+                respond(&listener, asked.id, fails.then_some(errno));
             }
-            respond(&listener, id, fails.then_some(errno));
         }
         let result = acting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (result, failed)
     })
 }
 
+fn is_malloc(call: &libc::seccomp_data) -> bool {
+    let kind = libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    libc::c_long::from(call.nr) == libc::SYS_mmap
+        && call.args[3] as i32 & kind == libc::MAP_ANONYMOUS
+}
+
 /// From now on these calls of this thread are asked about at the descriptor.
-fn watch_me(calls: &[libc::c_long]) -> OwnedFd {
+fn watch_me(calls: &[libc::c_long]) -> RawFd {
     let op = |code: u32, jt: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf: 0, k };
     let mut code = vec![op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
     for (i, &call) in calls.iter().enumerate() {
@@ -67,13 +74,12 @@ fn watch_me(calls: &[libc::c_long]) -> OwnedFd {
         let (set, listen) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
         let fd = libc::syscall(libc::SYS_seccomp, set, listen, &raw const program) as RawFd;
         check(fd);
-        OwnedFd::from_raw_fd(fd)
+        fd
     }
 }
 
-/// The next call that waits for its answer: its number here, and which it is. `None`: the thread
-/// has ended.
-fn next(listener: &OwnedFd) -> Option<(u64, libc::c_long)> {
+/// The next call that waits for its answer. `None`: the thread has ended.
+fn next(listener: &OwnedFd) -> Option<libc::seccomp_notif> {
     let mut ready = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: writes to structures of ours, for which zeros are good.
     unsafe {
@@ -86,7 +92,7 @@ fn next(listener: &OwnedFd) -> Option<(u64, libc::c_long)> {
             if libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked)
                 == 0
             {
-                return Some((asked.id, asked.data.nr.into()));
+                return Some(asked);
             }
             // A signal came between.
             let error = io::Error::last_os_error();
