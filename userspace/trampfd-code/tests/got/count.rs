@@ -58,6 +58,7 @@ const PIC: &[&[&str]] = &[
     &["-O2", "-fPIC"],
     &["-O2", "-fPIC", "-fno-plt"],
     &["-O2", "-fPIC", "-fcf-protection=full"],
+    &["-O2", "-fPIC", "-fcommon"],
     &["-O2", "-fPIC", "-Wa,-mrelax-relocations=no"],
     &["-Os", "-fPIC", "-ffunction-sections", "-fdata-sections"],
 ];

@@ -117,6 +117,26 @@ fn relocations_outside_of_their_section_are_errors() {
 }
 
 #[test]
+fn common_symbols_of_any_size_are_errors() {
+    let object = build("common.c", &["-fPIC", "-fcommon"]);
+    let symbols = headers(&object.bytes, 2)[0].1;
+    for size in [1 << 40, 1 << 63, u64::MAX - 8, u64::MAX] {
+        let mut bytes = object.bytes.clone();
+        let mut commons = 0;
+        for symbol in (symbols..symbols + 24 * 9).step_by(24) {
+            // SHN_COMMON
+            if bytes[symbol + 6..symbol + 8] == [0xf2, 0xff] {
+                bytes[symbol + 16..symbol + 24].copy_from_slice(&size.to_le_bytes());
+                commons += 1;
+            }
+        }
+        assert_eq!(commons, 2);
+        let error = link_dry(&[parse(&bytes).unwrap()], 0x10_0000).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    }
+}
+
+#[test]
 fn names_that_share_their_bytes_take_no_more_memory_than_is_right() {
     let object = build("names.c", &[]);
     parse(&object.bytes).unwrap();

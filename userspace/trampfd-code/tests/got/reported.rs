@@ -124,6 +124,13 @@ fn a_debugger_stops_in_loaded_code_without_writing_there() {
         gdb(&[&load[..], &["hbreak walk.c:3", "continue", "print x + 40", "kill"]].concat());
     assert!(said.contains("inner (x="), "{said}\n{errors}");
     assert!(said.contains("$1 = 41"), "{said}\n{errors}");
+    // It is told when the set goes, too.
+    let (stop, look) = ("break __jit_debug_register_code", "x/2wx &__jit_debug_descriptor");
+    let (said, errors) = gdb(&["set language c", stop, "run", look, "continue", look, "continue"]);
+    for action in ["1", "2"] {
+        let descriptor = format!("0x00000001\t0x0000000{action}");
+        assert!(said.contains(&descriptor), "{said}\n{errors}");
+    }
     // It cannot write there, and some versions do not say so.
     let (said, errors) = gdb(&[&load[..], &["break walk.c:3", "continue"]].concat());
     assert!(said.contains("walk.c, line 3."), "{said}\n{errors}");
@@ -181,9 +188,9 @@ fn the_dump_for_perf_has_the_code() {
     let _ = std::fs::remove_file(&path);
     // What an earlier process of this number left.
     std::fs::write(&path, [b'?'; 100]).unwrap();
-    // Two loaders share the file.
-    let loaders = [0, 1].map(|_| with(|options| options.jitdump = Some(folder.into())).unwrap());
-    let sets = [0, 1].map(|i| walk(&loaders[i], 1).unwrap());
+    // Two loaders share the file, of which the second comes when the first has written.
+    let sets = [0, 1]
+        .map(|_| walk(&with(|options| options.jitdump = Some(folder.into())).unwrap(), 1).unwrap());
     let dump = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let word = |at: usize| u32::from_ne_bytes(dump[at..at + 4].try_into().unwrap());
