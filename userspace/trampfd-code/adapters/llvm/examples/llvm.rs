@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 /// What compiled code calls: far from it, in the program. It sees whether the unwinder knows its
 /// caller.
-pub extern "C" fn host(x: i32, caller: *const c_void) -> i32 {
+pub(crate) extern "C" fn host(x: i32, caller: *const c_void) -> i32 {
     #[repr(C)]
     struct Bases([usize; 3]);
     unsafe extern "C" {
@@ -130,7 +130,7 @@ impl Drop for Engine {
 }
 
 /// What LLVM says.
-pub fn message(text: *mut c_char) -> Option<String> {
+fn message(text: *mut c_char) -> Option<String> {
     // SAFETY: a message of LLVM's, or none.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }
