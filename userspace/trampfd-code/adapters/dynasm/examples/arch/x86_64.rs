@@ -97,7 +97,7 @@ fn functions() -> Functions {
 pub type Unary = extern "C" fn(i64) -> i64;
 
 /// What begins at `code`.
-pub fn function(code: *const u8) -> Unary {
+pub(crate) fn function(code: *const u8) -> Unary {
     // SAFETY: a function of this type, and the tests call it while its code is there.
     unsafe { mem::transmute::<*const u8, Unary>(code) }
 }
