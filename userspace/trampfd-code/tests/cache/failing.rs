@@ -43,6 +43,23 @@ fn program() -> Program {
     Program::of(&[(0, &[1]), (1, &[2]), (2, &[3]), (3, &[])]).with(9, Body::Long(50_000))
 }
 
+#[test]
+fn one_call_is_not_made_and_all_others_are() {
+    for n in 0..4 {
+        let errno = libc::ENOTNAM;
+        let folder = || {
+            // SAFETY: a C string. Where nothing can be made the answer is another one.
+            let ret = unsafe { libc::mkdirat(-1, c"".as_ptr(), 0o700) };
+            assert_eq!(ret, -1);
+            std::io::Error::last_os_error().raw_os_error() == Some(errno)
+        };
+        let calls = || [folder(), folder(), folder()];
+        let (failed, which) = with_fault(&[libc::SYS_mkdirat], n, errno, calls);
+        assert_eq!(failed, [0, 1, 2].map(|call| call == n));
+        assert_eq!(which, (n < 3).then_some(libc::SYS_mkdirat));
+    }
+}
+
 /// Does everything; the least limit evicts whatever is not the newest.
 fn everything(folder: &Folder, limit: u64) -> Result<i32, Error> {
     let mut options = Options::default();
