@@ -288,3 +288,21 @@ core::arch::global_asm!(
     ".size __jit_debug_descriptor, . - __jit_debug_descriptor",
     ".popsection",
 );
+
+#[cfg(test)]
+mod tests {
+    use super::stub;
+
+    #[test]
+    fn a_stub_reaches_its_entry_or_is_none() {
+        let at = 1 << 40;
+        let next = at + 10;
+        let distance =
+            |entry| stub(at, entry).map(|code| i32::from_le_bytes(code[6..10].try_into().unwrap()));
+        assert_eq!(distance(next + 5), Some(5));
+        assert_eq!(distance(next + 0x7fff_ffff), Some(i32::MAX));
+        assert_eq!(distance(next + 0x8000_0000), None);
+        assert_eq!(distance(next - 0x8000_0000), Some(i32::MIN));
+        assert_eq!(distance(next - 0x8000_0001), None);
+    }
+}
