@@ -1,6 +1,5 @@
 //! Memory that is written where it will be used.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io, mem, ptr};
 
@@ -11,6 +10,7 @@ use trampfd_code::vm::{self, Meter, Options, Place, Write, page_size};
 mod support;
 
 use support::alone::alone;
+use support::maps::{Row, row_of, rows};
 use support::policy::refuse_exec_gain;
 
 #[path = "stage/arch/x86_64.rs"]
@@ -35,26 +35,9 @@ fn stage_answer(stage: &mut Stage, value: i32) -> *mut u8 {
     code
 }
 
-/// A row of /proc/self/maps.
-struct Row {
-    range: Range<usize>,
-    access: String,
-}
-
-fn rows() -> Vec<Row> {
-    let parse = |line: &str| {
-        let (range, rest) = line.split_once(' ').unwrap();
-        let (start, end) = range.split_once('-').unwrap();
-        let number = |text| usize::from_str_radix(text, 16).unwrap();
-        Row { range: number(start)..number(end), access: rest[..4].into() }
-    };
-    fs::read_to_string("/proc/self/maps").unwrap().lines().map(parse).collect()
-}
-
 /// How the page at `ptr` is mapped: "r-xs", for instance.
 fn access(ptr: *mut u8) -> String {
-    let row = rows().into_iter().find(|row| row.range.contains(&(ptr as usize)));
-    row.map_or("none".into(), |row| row.access)
+    row_of(ptr).map_or("none".into(), |row| row.rights)
 }
 
 fn protect(ptr: *mut u8, prot: i32) -> io::Result<()> {
@@ -134,7 +117,7 @@ fn a_set_takes_three_system_calls_and_no_mapping_of_its_own() {
         let ours = |row: &&Row| row.range.end > base && row.range.start < base + room;
         let rows = rows();
         let ours: Vec<&Row> = rows.iter().filter(ours).collect();
-        let accesses: Vec<&str> = ours.iter().map(|row| row.access.as_str()).collect();
+        let accesses: Vec<&str> = ours.iter().map(|row| row.rights.as_str()).collect();
         let want = ["r-xs", "rw-p", "---p", "r--p", "rw-p", "---p", "rw-p", "---p"];
         assert_eq!(accesses, want);
     }
@@ -162,7 +145,7 @@ fn nothing_is_ever_writable_and_executable() {
         let mut looks = 0;
         while !DONE.load(Ordering::Relaxed) || looks == 0 {
             for row in rows() {
-                assert!(!row.access.starts_with("rwx"), "{:x?} {}", row.range, row.access);
+                assert!(!row.rights.starts_with("rwx"), "{:x?} {}", row.range, row.rights);
             }
             looks += 1;
         }
@@ -198,7 +181,7 @@ fn an_alias_is_of_no_use_and_not_there() {
             let page = anonymous(page_size());
             // SAFETY: a page of ours.
             unsafe { publish_in_place(page, page_size(), &options, &Meter::new()) }.unwrap();
-            assert!(rows().iter().all(|row| row.access != "rw-s"));
+            assert!(rows().iter().all(|row| row.rights != "rw-s"));
         }
     });
 }

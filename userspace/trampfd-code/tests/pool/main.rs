@@ -10,8 +10,7 @@
 //! | `model.rs` | that sets stay what they are whatever is done |
 //! | `failing.rs` | that any system call may fail |
 
-use std::ops::Range;
-
+use support::maps::{Row, row_of, rows, rows_of};
 use trampfd_code::pool::{Error, Kind, Layout, Options, Pool, Request, Section, Set};
 use trampfd_code::vm::{Write, page_size};
 
@@ -118,49 +117,9 @@ fn check((set, modules): &(Set, Vec<Module>)) {
     }
 }
 
-/// A row of /proc/self/maps, and its Rss in /proc/self/smaps.
-#[derive(Clone, Debug)]
-struct Row {
-    range: Range<usize>,
-    rights: String,
-    offset: usize,
-    inode: u64,
-    rss: usize,
-}
-
-fn rows_of(file: &str) -> Vec<Row> {
-    let text = std::fs::read_to_string(file).unwrap();
-    let hex = |text| usize::from_str_radix(text, 16).ok();
-    let mut rows: Vec<Row> = Vec::new();
-    for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let range = words[0].split_once('-').and_then(|(a, b)| Some(hex(a)?..hex(b)?));
-        match (range, words[0]) {
-            (Some(range), _) => rows.push(Row {
-                range,
-                rights: words[1].into(),
-                offset: hex(words[2]).unwrap(),
-                inode: words[4].parse().unwrap(),
-                rss: 0,
-            }),
-            (None, "Rss:") => {
-                rows.last_mut().unwrap().rss = words[1].parse::<usize>().unwrap() << 10;
-            }
-            _ => {}
-        }
-    }
-    let bad = rows.iter().find(|row| row.rights.contains('w') && row.rights.contains('x'));
-    assert!(bad.is_none(), "writable and executable: {bad:?}");
-    rows
-}
-
-fn rows() -> Vec<Row> {
-    rows_of("/proc/self/maps")
-}
-
 /// The row that an address is in.
 fn row(address: usize) -> Row {
-    rows().into_iter().find(|row| row.range.contains(&address)).expect("mapped")
+    row_of(address as *const u8).expect("mapped")
 }
 
 /// The views through which the page at `address` could be written.

@@ -5,4 +5,5 @@
 
 pub mod alone;
 pub mod faults;
+pub mod maps;
 pub mod policy;

@@ -18,6 +18,7 @@ mod sources;
 mod support;
 mod views;
 
+use support::maps::{row_of, rows};
 use trampfd_code::vm::{Meter, Options, Region, Source, Write};
 
 /// mov $n, %eax; ret
@@ -73,34 +74,4 @@ fn region(options: &Options) -> Region {
     unsafe { region.write(0, &returns(42)) }.unwrap();
     assert_eq!(call(region.rx()), 42);
     region
-}
-
-/// A row of /proc/self/maps.
-#[derive(Debug)]
-struct Row {
-    start: usize,
-    end: usize,
-    rights: String,
-    path: String,
-}
-
-fn rows() -> Vec<Row> {
-    let text = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let row = |line: &str| {
-        let mut words = line.splitn(6, ' ');
-        let (start, end) = words.next().unwrap().split_once('-').unwrap();
-        let number = |text| usize::from_str_radix(text, 16).unwrap();
-        let rights = words.next().unwrap().into();
-        let path = words.nth(3).unwrap_or("").trim().into();
-        Row { start: number(start), end: number(end), rights, path }
-    };
-    let rows: Vec<Row> = text.lines().map(row).collect();
-    let bad = rows.iter().find(|row| row.rights.contains("wx"));
-    assert!(bad.is_none(), "writable and executable: {bad:?}");
-    rows
-}
-
-/// The row that an address is in.
-fn row_of(address: *const u8) -> Option<Row> {
-    rows().into_iter().find(|row| (row.start..row.end).contains(&(address as usize)))
 }

@@ -6,6 +6,7 @@ use trampfd_code::vm::{
 
 use crate::pages::{attempts, poke, reserve, take};
 use crate::support::alone::{alone, lacks};
+use crate::support::maps::Row;
 use crate::support::policy::refuse;
 use crate::{
     call, folder_source, from, memfds, options, region, returns, row_of, rows, usable_sources,
@@ -54,7 +55,7 @@ fn an_alias_that_is_withdrawn_is_gone() {
     let inode = row_of(region.rx()).unwrap().path;
     let writable = rows().into_iter().find(|row| row.path == inode && row.rights.contains('w'));
     // Other tests have files of that name: only what lies in the alias is this one's.
-    let inside = writable.filter(|row| row.start <= alias as usize && (alias as usize) < row.end);
+    let inside = writable.filter(|row| row.range.contains(&(alias as usize)));
     assert!(inside.is_none(), "{inside:?}");
     assert_eq!(call(region.rx()), 42);
     // By pwrite from here on.
@@ -354,20 +355,10 @@ fn mappings_are_counted_as_the_kernel_counts_them() {
                         .map_file(at * page, len * page, file, from * page, Access::Execute)
                         .unwrap(),
                 }
-                let there = rows()
-                    .iter()
-                    .filter(|row| row.start < range.end && row.end > range.start)
-                    .count();
-                let said = meter.stats();
-                assert_eq!(
-                    said.mappings,
-                    there,
-                    "seed {seed}, step {step} {:x}-{:x}\n{}\n{}",
-                    range.start,
-                    range.end,
-                    std::fs::read_to_string("/proc/self/maps").unwrap(),
-                    std::fs::read_to_string("/proc/self/smaps").unwrap()
-                );
+                let inside =
+                    |row: &&Row| row.range.start < range.end && row.range.end > range.start;
+                let (there, said) = (rows().iter().filter(inside).count(), meter.stats());
+                assert_eq!(said.mappings, there, "seed {seed}, step {step}");
                 assert_eq!(said.reserved, PAGES * page);
             }
             drop(mapping);
