@@ -8,7 +8,7 @@ use trampfd_code::pool::{Error, Kind, Pools};
 use trampfd_code::vm::{self, Write};
 
 use super::support::alone::{alone, child};
-use super::{answer, call, check, modules, options, request};
+use super::{answer, call, check, modules, options, request, try_modules};
 
 /// Calls what `act` publishes, and sees that it returns the same as at first, until `act` ends.
 fn while_running(first: usize, act: impl FnOnce(&AtomicUsize)) {
@@ -92,6 +92,44 @@ fn pools_may_be_used_by_all_threads() {
     });
     let stats = pools.stats();
     assert_eq!(stats.payload, 4 * 50 * 2 * super::Module::PAYLOAD);
+}
+
+/// Each set is there, or is refused because its pool was finalised or freed meanwhile.
+#[test]
+fn a_pool_may_be_finalised_and_freed_while_others_fill_it() {
+    for write in [Write::Pwrite, Write::Alias] {
+        let pools = Pools::with(options(write)).unwrap();
+        let stays = pools.create(u64::MAX).unwrap();
+        let kept = modules(&stays, 100);
+        for id in 0..100 {
+            let pool = pools.create(id).unwrap();
+            thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        loop {
+                            match try_modules(&pool, 5) {
+                                Ok(_) => {}
+                                Err(Error::Finalised(_)) if id % 2 == 0 => break,
+                                Err(Error::NoSuchPool(_)) if id % 2 == 1 => break,
+                                Err(other) => panic!("{other:?}"),
+                            }
+                        }
+                    });
+                }
+                thread::yield_now();
+                if id % 2 == 0 {
+                    pool.finalise().unwrap();
+                } else {
+                    pools.free(id).unwrap();
+                }
+            });
+        }
+        check(&kept);
+        let (stats, pages) = (pools.stats(), [100 * 1000, 100 * 300, 100 * 200]);
+        assert_eq!(stats.payload, 100 * super::Module::PAYLOAD);
+        let pages = pages.map(|len| vm::round_to_pages(len).unwrap() + vm::page_size());
+        assert!(stats.committed <= pages.iter().sum(), "{stats:?}");
+    }
 }
 
 fn is_refused<T>(result: Result<T, Error>) -> bool {

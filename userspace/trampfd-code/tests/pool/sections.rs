@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use trampfd_code::pool::{Error, Kind, Options, Pool, Pools, Request, Section};
-use trampfd_code::vm::{self, Place, page_size};
+use trampfd_code::vm::{self, Place, Write, page_size};
 
 use super::support::alone::alone;
-use super::{Module, answer, bytes, call, check, machine, modules, request, row};
+use super::{Module, answer, bytes, call, check, machine, modules, options, request, row};
 
 /// One set with these sections, each filled with a byte of its own; it is seen that they are
 /// there, aligned, apart, and have the rights of their kind.
@@ -163,6 +163,26 @@ fn take(address: usize, len: usize) {
     let at = std::ptr::with_exposed_provenance_mut(address);
     // SAFETY: replaces nothing.
     unsafe { libc::mmap(at, len, libc::PROT_NONE, kind | libc::MAP_FIXED_NOREPLACE, -1, 0) };
+}
+
+#[test]
+fn arenas_of_any_size_do() {
+    let most = (1 << 30) / 3 & !(page_size() - 1);
+    for arena in [0, 1, page_size() - 1, page_size(), page_size() + 1, 1 << 16, most] {
+        for write in [Write::Pwrite, Write::Alias] {
+            let mut options = options(write);
+            options.arena = arena;
+            let pools = Pools::with(options).unwrap();
+            let (one, other) = (pools.create(1).unwrap(), pools.create(2).unwrap());
+            let sets = [(&one, 30), (&other, 1), (&one, 1), (&other, 100)];
+            let sets = sets.map(|(pool, count)| modules(pool, count));
+            one.finalise().unwrap();
+            sets.iter().for_each(check);
+            drop(other);
+            check(&sets[0]);
+            check(&sets[2]);
+        }
+    }
 }
 
 #[test]
