@@ -296,7 +296,13 @@ pub(crate) fn stat(counts: &Counts, fd: BorrowedFd<'_>) -> io::Result<fs::Stat> 
     Ok(fs::fstat(fd)?)
 }
 
+/// Past RLIMIT_FSIZE that is an error; the kernel would send SIGXFSZ.
 pub(crate) fn set_len(counts: &Counts, fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+    counts.call();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    if limit.is_some_and(|limit| len > limit) {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
     counts.call();
     Ok(fs::ftruncate(fd, len)?)
 }

@@ -69,7 +69,8 @@ impl CodeFile {
     /// # Errors
     ///
     /// [`Error::NoExecutableMemory`], [`Error::NoReadOnlyDescriptor`], [`Error::TooLarge`],
-    /// [`Error::LargePages`]; [`Error::System`], also where descriptors or memory have run out.
+    /// [`Error::LargePages`]; [`Error::System`], also where descriptors or memory have run
+    /// out, or RLIMIT_FSIZE is less.
     pub fn new(len: usize, options: &Options, meter: &Meter) -> Result<CodeFile, Error> {
         if options.large_pages {
             return Err(Error::LargePages);
@@ -377,9 +378,10 @@ fn again(fd: BorrowedFd<'_>, meter: &Meter) -> io::Result<Option<OwnedFd>> {
     Ok(same_file(fd, read.as_fd(), meter)?.then_some(read))
 }
 
-/// Descriptors or memory have run out.
+/// Descriptors or memory have run out, or this process may have no file that large.
 fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+    use libc::{EFBIG, EMFILE, ENFILE, ENOMEM};
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | EFBIG))
 }
 
 fn same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>, meter: &Meter) -> io::Result<bool> {

@@ -8,7 +8,7 @@ use trampfd_code::vm::{
 
 use crate::pages::take;
 use crate::support::alone::{alone, child, raw_child};
-use crate::support::policy::refuse_exec_gain;
+use crate::support::policy::{refuse, refuse_exec_gain};
 use crate::{call, folder_source, from, options, region, returns, row_of};
 
 fn is_other(answer: Result<(), Error>) -> bool {
@@ -82,6 +82,17 @@ fn children_have_code_of_their_own_where_what_was_writable_may_not_be_executed()
     alone(|| {
         refuse_exec_gain();
         [Write::Pwrite, Write::Alias].into_iter().for_each(code_in_three_generations);
+    });
+}
+
+/// Before Linux 4.14 no page is emptied by fork; the number of the process stands in for it.
+#[test]
+fn a_child_is_known_where_no_page_is_emptied_for_it() {
+    alone(|| {
+        refuse(&[(libc::SYS_madvise, 2, libc::MADV_WIPEONFORK)], libc::EINVAL);
+        [Write::Pwrite, Write::Alias].into_iter().for_each(code_in_three_generations);
+        let first = region(&Options::default());
+        assert!(raw_child(|| is_foreign(&first)));
     });
 }
 

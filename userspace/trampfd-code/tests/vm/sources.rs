@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use trampfd_code::vm::{Error, Meter, Options, Region, Source, Write, page_size};
+use trampfd_code::vm::{
+    Error, Meter, Options, Region, Source, State, Subject, Write, page_size, report,
+};
 
 use crate::pages::attempts;
 use crate::support::alone::alone;
@@ -187,6 +189,36 @@ fn without_descriptors_nothing_weaker_is_given() {
                     }
                 }
             }
+        }
+    });
+}
+
+/// The kernel's answer would be SIGXFSZ.
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error() {
+    alone(|| {
+        let limit = libc::rlimit { rlim_cur: 8192, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: limits this process.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) });
+        for sources in [Source::usual(), vec![folder_source()]] {
+            for write in [Write::Pwrite, Write::Alias] {
+                let mut options = options(write);
+                options.sources = sources.clone();
+                let error = Region::new(8193, &options, &Meter::new()).unwrap_err();
+                let Error::System { error, .. } = error else { panic!("{error:?}") };
+                assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
+                region(&options);
+            }
+        }
+        let limit = libc::rlimit { rlim_cur: 0, ..limit };
+        // SAFETY: as above.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) });
+        let report = report();
+        for source in Source::usual() {
+            let state = report.state(&Subject::Code(source));
+            let Some(State::Refused { step, error }) = state else { panic!("{state:?}") };
+            let missing = error.raw_os_error() == Some(libc::ENOENT);
+            assert!(missing || (*step, error.raw_os_error()) == ("size", Some(libc::EFBIG)));
         }
     });
 }
