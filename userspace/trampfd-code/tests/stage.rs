@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io, mem, ptr};
 
-use trampfd_code::stage::{Error, Kind, Stage, publish_in_place, unpublish_in_place};
+use trampfd_code::stage::{Error, Kind, Stage, publish_in_place};
 use trampfd_code::vm::{self, Meter, Options, Place, Write, page_size};
 
 #[path = "support/mod.rs"]
@@ -13,6 +13,10 @@ use support::alone::alone;
 use support::maps::{Row, row_of, rows};
 use support::policy::refuse_exec_gain;
 
+#[path = "stage/failing.rs"]
+mod failing;
+#[path = "stage/in_place.rs"]
+mod in_place;
 #[path = "stage/arch/x86_64.rs"]
 mod machine;
 
@@ -54,6 +58,13 @@ fn anonymous(len: usize) -> *mut u8 {
     let page = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, -1, 0) };
     assert_ne!(page, libc::MAP_FAILED);
     page.cast()
+}
+
+/// Bytes that this process has of something: "VmSize", for instance.
+fn status(what: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let row = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
+    row.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
 }
 
 /// A function with its constant and its variable, finalised: 40 + 2, then 40 + 3.
@@ -381,54 +392,6 @@ fn what_cannot_be_had_is_an_error() {
 }
 
 #[test]
-fn what_could_not_be_finalised_can_be_later() {
-    alone(|| {
-        let limit = |bytes| {
-            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
-            // SAFETY: a limit on what this process writes to files.
-            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
-        };
-        // SAFETY: no handler is installed.
-        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-        let mut stage = Stage::new(Options::default()).unwrap();
-        let code = stage_answer(&mut stage, 11);
-        limit(0);
-        let error = stage.finalise().unwrap_err();
-        assert!(matches!(error, Error::Memory(vm::Error::System { .. })), "{error}");
-        assert_eq!(access(code), "rw-p");
-        write(code, &machine::answer(12));
-        limit(libc::RLIM_INFINITY);
-        stage.finalise().unwrap();
-        assert_eq!(function(code)(), 12);
-    });
-}
-
-#[test]
-fn what_is_not_asked_for_counts_nowhere() {
-    alone(|| {
-        let data = status("VmData");
-        let limit = |bytes| {
-            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
-            // SAFETY: a limit on the private memory of this process.
-            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
-        };
-        limit(data + (16 << 20));
-        // Nothing is checked before the limit is gone: a report may need memory.
-        let some = Stage::new(Options::default()).and_then(|mut stage| {
-            stage.allocate(Kind::Code, 100, 16)?;
-            let more = stage.allocate(Kind::Code, 24 << 20, 16);
-            Ok((stage, more))
-        });
-        limit(libc::RLIM_INFINITY);
-        let (mut stage, more) = some.unwrap();
-        let error = more.unwrap_err();
-        assert!(matches!(error, Error::Memory(vm::Error::System { .. })), "{error}");
-        stage.allocate(Kind::Code, 24 << 20, 16).unwrap();
-        code_and_data(&mut stage);
-    });
-}
-
-#[test]
 fn code_runs_from_each_source_that_the_system_allows() {
     let mut works = 0;
     for source in vm::Source::usual() {
@@ -545,95 +508,4 @@ fn a_child_of_fork_has_code_of_its_own() {
         stage.finalise().unwrap();
         assert_eq!((function(old)(), function(staged)()), (1, 2));
     });
-}
-
-#[test]
-fn memory_of_somebody_else_becomes_code_and_memory_again() {
-    let page = page_size();
-    let all = anonymous(3 * page);
-    let code = all.wrapping_add(page);
-    write(all, &vec![3; 3 * page]);
-    write(code, &machine::answer(14));
-    let meter = Meter::new();
-    // SAFETY: a page of ours.
-    unsafe { publish_in_place(code, page, &Options::default(), &meter) }.unwrap();
-    assert_eq!(function(code)(), 14);
-    assert_eq!(access(code), "r-xs");
-    protect(code, libc::PROT_READ | libc::PROT_WRITE).unwrap_err();
-    // SAFETY: as above; nothing runs there now.
-    unsafe { unpublish_in_place(code, page, &meter) }.unwrap();
-    assert_eq!(access(code), "rw-p");
-    write(code.wrapping_add(1), &15_i32.to_le_bytes());
-    // SAFETY: as above.
-    unsafe { publish_in_place(code, page, &Options::default(), &meter) }.unwrap();
-    assert_eq!(function(code)(), 15);
-    // SAFETY: as above; pages beside it are as they were.
-    unsafe {
-        for beside in [all, all.wrapping_add(2 * page)] {
-            assert!(std::slice::from_raw_parts(beside, page).iter().all(|&byte| byte == 3));
-        }
-        libc::munmap(all.cast(), 3 * page);
-    }
-}
-
-#[test]
-fn memory_of_somebody_else_becomes_code_where_what_was_writable_may_not() {
-    alone(|| {
-        refuse_exec_gain();
-        memory_of_somebody_else_becomes_code_and_memory_again();
-    });
-}
-
-/// Bytes that this process has of something: "VmSize", for instance.
-fn status(what: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let row = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
-    row.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
-}
-
-#[test]
-fn what_became_code_becomes_memory_again_where_little_is_left() {
-    alone(|| {
-        let len = (64 << 20) + page_size();
-        let code = anonymous(len);
-        let content: Vec<u8> = (0..len).map(|at| ((at * 31) >> 4) as u8).collect();
-        write(code, &content);
-        let meter = Meter::new();
-        // SAFETY: pages of ours, here and below.
-        unsafe { publish_in_place(code, len, &Options::default(), &meter) }.unwrap();
-        let all = libc::rlimit { rlim_cur: status("VmSize") + (16 << 20), rlim_max: !0 };
-        // SAFETY: a limit on the address space of this process.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &all) }, 0);
-        // SAFETY: nothing runs there.
-        unsafe { unpublish_in_place(code, len, &meter) }.unwrap();
-        for at in [0, len / 2, len - 1] {
-            assert_eq!(access(code.wrapping_add(at)), "rw-p");
-        }
-        // SAFETY: pages of ours.
-        assert!(unsafe { std::slice::from_raw_parts(code, len) } == content);
-    });
-}
-
-#[test]
-fn parts_of_pages_do_not_become_code() {
-    let page = page_size();
-    let all = anonymous(2 * page);
-    let (meter, options) = (Meter::new(), Options::default());
-    for (ptr, len) in [
-        (all.wrapping_add(16), page),
-        (all, page + 1),
-        (all, 0),
-        (ptr::null_mut(), page),
-        (all, usize::MAX & !(page - 1)),
-    ] {
-        // SAFETY: refused; else pages of ours.
-        unsafe {
-            let error = publish_in_place(ptr, len, &options, &meter).unwrap_err();
-            assert!(matches!(error, Error::NotPages { .. }), "{error}");
-            let error = unpublish_in_place(ptr, len, &meter).unwrap_err();
-            assert!(matches!(error, Error::NotPages { .. }), "{error}");
-        }
-    }
-    assert_eq!(meter.stats().system_calls, 0);
-    assert_eq!(access(all), "rw-p");
 }
