@@ -102,7 +102,8 @@ impl Set {
     }
 
     /// Runs what the objects want to run before anything else of them: constructors
-    /// (`.init_array`), by priority, then in the order of the objects.
+    /// (`.init_array`), by priority, then in the order of the objects. Objects that have them in
+    /// another form (`.ctors`, `.init`, `.preinit_array`) are not loaded.
     ///
     /// # Safety
     ///

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! S symbol, A addend, P place, L stub of S or S itself, G entry of S, T start of the table,
-//! Z size, B offset in the thread's block, F offset from the thread pointer.
+//! Z size of what the set defines, B offset in the thread's block, F offset from the thread
+//! pointer.
 //!
 //! ```text
 //!  done   64 32 32S 16 8       S + A         PC64 PC32 PC16 PC8      S + A - P
