@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{self, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -145,8 +145,8 @@ pub(super) struct Folder {
 impl Folder {
     pub(super) fn open(path: &Path, options: &Options, meter: &Meter) -> Result<Folder, Error> {
         let user = files::user(meter.counts());
-        let path =
-            path::absolute(path).map_err(|error| Error::Folder { path: path.into(), error })?;
+        let path = files::absolute(meter.counts(), path)
+            .map_err(|error| Error::Folder { path: path.into(), error })?;
         let fd = private_folder(&path, user, meter.counts())?;
         Ok(Folder {
             path,

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, RawDir, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -22,6 +22,14 @@ pub(crate) fn permissions(stat: &Stat) -> u32 {
 pub(crate) fn user(counts: &Counts) -> u32 {
     counts.call();
     rustix::process::geteuid().as_raw()
+}
+
+/// The same path from the root on.
+pub(crate) fn absolute(counts: &Counts, path: &Path) -> io::Result<PathBuf> {
+    if path.is_relative() {
+        counts.call();
+    }
+    path::absolute(path)
 }
 
 /// For nobody but this user. `false`: something of that name is there.

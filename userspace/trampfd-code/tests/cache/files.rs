@@ -11,6 +11,7 @@ use trampfd_code::cache::{
 };
 
 use crate::program::{Body, Folder, Program, call, events, run};
+use crate::support::alone::alone;
 
 fn program() -> Program {
     Program::of(&[(0, &[1, 2]), (1, &[2]), (2, &[]), (3, &[])])
@@ -425,6 +426,21 @@ fn a_folder_that_is_removed_is_made_once_more() {
     fs::set_permissions(&folder.0, Permissions::from_mode(0o755)).unwrap();
     assert!(matches!(cache.get(4), Err(Error::OpenFolder { mode: 0o755, .. })));
     assert_eq!(run(&cache, 0), program().value(0));
+}
+
+#[test]
+fn a_folder_is_made_once_more_where_it_was_wherever_the_program_works() {
+    alone(|| {
+        let folder = Folder::new("elsewhere");
+        std::env::set_current_dir(folder.0.parent().unwrap()).unwrap();
+        let name = Path::new(folder.0.file_name().unwrap());
+        let cache = Cache::open(name, program(), Options::default()).unwrap();
+        std::env::set_current_dir("/").unwrap();
+        fs::remove_dir_all(&folder.0).unwrap();
+        assert_eq!(run(&cache, 0), program().value(0));
+        assert_eq!(folder.names().len(), 1);
+        assert!(!Path::new("/").join(name).exists());
+    });
 }
 
 #[test]
