@@ -474,7 +474,8 @@ fn what_is_leaked_takes_no_room_for_more() {
         }
         let (size, count) = (status("VmSize") - before.0, rows().len() - before.1);
         assert!(size <= (300 * page_size() + (1 << 20)) as u64, "{size} bytes");
-        assert!(count <= 302, "{count} mappings");
+        // malloc may have made some.
+        assert!(count < 400, "{count} mappings");
     });
 }
 

@@ -325,7 +325,9 @@ fn no_call_is_too_deep_for_the_stack() {
         for call in calls {
             for (open, close) in [("", ""), (&*blocks.0, &*blocks.1)] {
                 let nested = format!("fn main(n) {{ f(n); }} fn f(n) {{ {open} {call}; {close} }}");
-                let (_, interpreted) = interpret(&nested, &[1]).expect("few enough steps");
+                let tree = program(&nested).unwrap();
+                let interpreted = interpreter::run(&tree, 0, &[1], u64::MAX, &mut io::sink());
+                let interpreted = interpreted.expect("as many steps as it takes");
                 for result in [interpreted, run(&nested, &[1], folder).1.result] {
                     let fault = result.unwrap_err();
                     assert_eq!((fault.what, &*fault.function), (What::TooManyCalls, "f"), "{call}");
