@@ -10,7 +10,7 @@ use trampfd_code::vm::{self, Meter, Options, Place, Write, page_size};
 mod support;
 
 use support::alone::alone;
-use support::maps::{Row, row_of, rows};
+use support::maps::{Row, access, rows};
 use support::policy::refuse_exec_gain;
 
 #[path = "stage/failing.rs"]
@@ -37,11 +37,6 @@ fn stage_answer(stage: &mut Stage, value: i32) -> *mut u8 {
     let code = stage.allocate(Kind::Code, machine::ANSWER, 16).unwrap();
     write(code, &machine::answer(value));
     code
-}
-
-/// How the page at `ptr` is mapped: "r-xs", for instance.
-fn access(ptr: *mut u8) -> String {
-    row_of(ptr).map_or("none".into(), |row| row.rights)
 }
 
 fn protect(ptr: *mut u8, prot: i32) -> io::Result<()> {
@@ -466,7 +461,7 @@ fn what_is_leaked_takes_no_room_for_more() {
             stage.finalise().unwrap();
             stage.leak();
             assert_eq!((meter.stats().mappings, meter.stats().reserved), (3, 3 * page_size()));
-            assert_eq!([code, data, variable].map(access), ["r-xs", "r--p", "rw-p"]);
+            assert_eq!([code, data, variable].map(|at| access(at)), ["r-xs", "r--p", "rw-p"]);
             leaked.push(function(code));
         }
         for (i, function) in leaked.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! What the kernel says is mapped in this process.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -61,6 +61,18 @@ pub fn rows_of(file: &str) -> Vec<Row> {
 /// The row that an address is in.
 pub fn row_of(address: *const u8) -> Option<Row> {
     rows().into_iter().find(|row| row.range.contains(&address.addr()))
+}
+
+/// How the page at `address` is mapped: "r-xs", for instance.
+pub fn access(address: *const u8) -> String {
+    row_of(address).map_or("none".into(), |row| row.rights)
+}
+
+/// Mappings of files that can be executed and are shared, as those of this crate are, and open
+/// descriptors.
+pub fn in_use() -> (usize, usize) {
+    let executable = rows().iter().filter(|row| row.rights == "r-xs").count();
+    (executable, fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
 fn row(line: &str) -> Option<Row> {

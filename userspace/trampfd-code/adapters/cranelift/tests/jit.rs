@@ -1,7 +1,7 @@
 //! cranelift-jit itself, on memory that was never writable where it is executable.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::{fs, thread};
+use std::thread;
 
 use cranelift_jit::{
     ArenaMemoryProvider, BranchProtection, JITMemoryKind, JITMemoryProvider, JITModule,
@@ -20,6 +20,7 @@ mod example;
 
 use example::{client, define, function, module, staged, unary, use_module};
 use support::alone::alone;
+use support::maps::{access, in_use};
 use support::policy::refuse_exec_gain;
 
 #[test]
@@ -86,18 +87,6 @@ fn memory_is_what_it_is_for_and_no_more() {
     }
 }
 
-/// How the page at `ptr` is mapped: "r-xs", for instance.
-fn access(ptr: *const u8) -> String {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let row = maps.lines().find_map(|line| {
-        let (range, rest) = line.split_once(' ').unwrap();
-        let (start, end) = range.split_once('-').unwrap();
-        let number = |text| usize::from_str_radix(text, 16).unwrap();
-        (number(start)..number(end)).contains(&(ptr as usize)).then(|| rest[..4].to_owned())
-    });
-    row.unwrap_or_else(|| "none".into())
-}
-
 #[test]
 fn code_stays_when_its_module_is_dropped_but_not_when_it_is_freed() {
     for free in [false, true] {
@@ -119,13 +108,6 @@ fn code_stays_when_its_module_is_dropped_but_not_when_it_is_freed() {
             assert!(meter.stats().reserved <= 16 << 10, "{:?}", meter.stats());
         }
     }
-}
-
-/// Executable mappings of ours, and descriptors.
-fn in_use() -> (usize, usize) {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let executable = maps.lines().filter(|row| row.contains(" r-xs ")).count();
-    (executable, fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
 #[test]

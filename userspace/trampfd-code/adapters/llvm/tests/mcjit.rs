@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_void};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{catch_unwind, resume_unwind};
-use std::{fs, mem, thread};
+use std::{mem, thread};
 
 use llvm_sys::execution_engine::*;
 use llvm_sys::support::LLVMAddSymbol;
@@ -21,6 +21,7 @@ mod example;
 
 use example::{DEFAULT, Engine, client, host, module, staged, use_engine};
 use support::alone::{alone, output_of};
+use support::maps::{access, in_use};
 use support::policy::refuse_exec_gain;
 
 const SMALL: LLVMCodeModel = LLVMCodeModel::LLVMCodeModelSmall;
@@ -38,9 +39,9 @@ fn sections_are_what_they_are_for_and_no_more() {
     use_engine(&engine, Some(&watch)).unwrap();
     // SAFETY: an engine that is there.
     let data = |name: &CStr| unsafe { LLVMGetGlobalValueAddress(engine.engine, name.as_ptr()) };
-    assert_eq!(access(engine.address("f0")), "r-xs");
-    assert_eq!(access(data(c"table0")), "r--p");
-    assert_eq!(access(data(c"count0")), "rw-p");
+    assert_eq!(access(engine.address("f0") as *const u8), "r-xs");
+    assert_eq!(access(data(c"table0") as *const u8), "r--p");
+    assert_eq!(access(data(c"count0") as *const u8), "rw-p");
 }
 
 #[test]
@@ -149,13 +150,6 @@ fn an_engine_gives_its_memory_back() {
     assert_eq!(watch.stats().reserved, 0);
 }
 
-/// Executable mappings of ours, and descriptors.
-fn in_use() -> (usize, usize) {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let executable = maps.lines().filter(|row| row.contains(" r-xs ")).count();
-    (executable, fs::read_dir("/proc/self/fd").unwrap().count())
-}
-
 #[test]
 fn engines_in_threads_come_and_go_and_leave_nothing() {
     alone(|| {
@@ -222,17 +216,5 @@ fn code_that_cannot_be_made_executable_is_told() {
 }
 
 fn is_executable(address: u64) -> bool {
-    access(address).starts_with("r-x")
-}
-
-/// How the page at `address` is mapped: "r-xs", for instance.
-fn access(address: u64) -> String {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let row = maps.lines().find_map(|line| {
-        let (range, rest) = line.split_once(' ').unwrap();
-        let (start, end) = range.split_once('-').unwrap();
-        let number = |text| u64::from_str_radix(text, 16).unwrap();
-        (number(start)..number(end)).contains(&address).then(|| rest[..4].to_owned())
-    });
-    row.unwrap_or_else(|| "none".into())
+    access(address as *const u8).starts_with("r-x")
 }

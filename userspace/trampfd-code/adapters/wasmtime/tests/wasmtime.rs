@@ -16,6 +16,7 @@ mod example;
 
 use example::{MODULE, client, config, use_module};
 use support::alone::alone;
+use support::maps::in_use;
 use support::policy::refuse_exec_gain;
 
 fn engine() -> (Engine, Meter) {
@@ -72,13 +73,6 @@ fn wasmtimes_own_memory_does_not_work_there() {
         fs::remove_file(&path).unwrap();
         module.unwrap_err();
     });
-}
-
-/// Mappings that can be executed and descriptors there are.
-fn in_use() -> (usize, usize) {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let executable = maps.lines().filter(|row| row.contains(" r-xs ")).count();
-    (executable, fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
 #[test]
