@@ -8,6 +8,8 @@ mod children;
 mod model;
 #[path = "alloc/promises.rs"]
 mod promises;
+#[path = "support/mod.rs"]
+mod support;
 #[path = "alloc/threads.rs"]
 mod threads;
 

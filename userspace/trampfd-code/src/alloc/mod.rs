@@ -568,7 +568,7 @@ impl JitAllocator {
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`].
+    /// [`Error::Memory`]: an alias is still there, and can be taken away later.
     pub unsafe fn withdraw_alias(&self) -> Result<(), Error> {
         let state = self.inner.state();
         self.inner.withdrawn.store(true, Ordering::Relaxed);

@@ -168,9 +168,10 @@ impl Segment {
     ///
     /// Nobody uses the alias any more, nor writes meanwhile.
     pub(super) unsafe fn withdraw(&self) -> Result<(), vm::Error> {
-        self.alias.store(ptr::null_mut(), Ordering::Release);
         // SAFETY: the caller's contract.
-        unsafe { self.file().withdraw() }
+        unsafe { self.file().withdraw() }?;
+        self.alias.store(ptr::null_mut(), Ordering::Release);
+        Ok(())
     }
 
     pub(super) fn seal_pages(&self) -> Result<(), vm::Error> {

@@ -8,6 +8,8 @@ use trampfd_code::alloc::{Error, Granularity, Info, JitAllocator, Options, Span}
 use trampfd_code::vm::{self, Write};
 
 use crate::arch::{TRAP, returns};
+use crate::support::alone::alone;
+use crate::support::policy::refuse;
 use crate::{allocator, bytes};
 
 const WRITES: [Write; 2] = [Write::Alias, Write::Pwrite];
@@ -389,6 +391,24 @@ fn after_the_alias_is_withdrawn_code_is_written_by_calls() {
     let mut large = allocator.alloc(100_000).unwrap();
     large.write(0, &returns(3)).unwrap();
     assert_eq!((call(large.rx()), large.rw().unwrap()), (3, None));
+}
+
+#[test]
+fn an_alias_that_could_not_be_withdrawn_is_there_still() {
+    alone(|| {
+        let allocator = allocator(Write::Alias, |_| ());
+        let mut span = allocator.alloc(6).unwrap();
+        // What takes an alias away leaves its address reserved.
+        refuse(&[(libc::SYS_mmap, 3, libc::MAP_FIXED | libc::MAP_ANONYMOUS)], libc::ENOMEM);
+        for n in [1, 2] {
+            // SAFETY: nobody has a pointer into it.
+            let failed = unsafe { allocator.withdraw_alias() };
+            assert!(matches!(failed, Err(Error::Memory(vm::Error::System { .. }))));
+            assert!(span.rw().unwrap().is_some());
+            span.write(0, &returns(n)).unwrap();
+            assert_eq!(call(span.rx()), n);
+        }
+    });
 }
 
 #[test]
